@@ -1,0 +1,65 @@
+# Two commands do everything on a fresh Debian 12 (Python 3.11, git, make): `make devnet` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+LOCKED = --require-hashes --no-deps --no-build-isolation --quiet
+ARGS ?=
+
+.PHONY: help devnet test check lint types imports contracts contracts-check bench lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on the embedded TON chain (ARGS="--agents 7")
+	$(VENV)/bin/gpupool devnet $(ARGS)
+
+test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+check: lint types imports ## Lint, types and import rules
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+imports: $(VENV)/.dev
+	$(VENV)/bin/lint-imports
+
+contracts: ## Compile the Tolk contracts anew (needs Node; installs the pinned compiler)
+	@command -v npm >/dev/null || { echo "Node and npm are needed: apt install nodejs npm"; exit 1; }
+	cd contracts && npm ci --silent --no-audit --no-fund && node build.mjs
+
+contracts-check: ## Compile the contracts and compare with the committed artifacts (needs Node)
+	@command -v npm >/dev/null || { echo "Node and npm are needed: apt install nodejs npm"; exit 1; }
+	cd contracts && npm ci --silent --no-audit --no-fund && node build.mjs --check
+
+bench: $(VENV)/.dev ## Run the benchmarks; each prints one JSON line
+	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml and requirements/*.in
+	$(PIP) install --quiet uv
+	cd requirements && for set in build run dev; do ../$(VENV)/bin/uv pip compile --quiet --python-version 3.11 \
+		--generate-hashes --no-header --override overrides.txt $$(cat $$set.sources) -o $$set.lock; done
+
+clean: ## Remove what the set-up made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.base: requirements/build.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv module: apt install python3-venv"; exit 1; }
+	@echo "Setting up $(VENV) (about half a minute, once)"
+	@$(PIP) install --require-hashes --no-deps --quiet -r requirements/build.lock
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.base requirements/run.lock pyproject.toml
+	@$(PIP) install $(LOCKED) -r requirements/run.lock
+	@$(PIP) install --no-deps --no-build-isolation --quiet -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.lock
+	@$(PIP) install $(LOCKED) -r requirements/dev.lock
+	@touch $@
