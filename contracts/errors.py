@@ -1,0 +1,29 @@
+"""Errors of the contracts package. Subclasses answer who is at fault and what comes next."""
+
+
+class ContractsError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class InvalidValueError(ContractsError):
+    """A value does not fit its type on chain (length, range, order): whoever made it is at fault."""
+
+
+class InvalidCellError(ContractsError):
+    """A cell, BoC or proof does not decode to what was expected: its sender is at fault."""
+
+
+class ChainUnavailableError(ContractsError):
+    """No liteserver answered in time, or none is connected: retry with back-off."""
+
+
+class ChainConflictError(ContractsError):
+    """A liteserver's answer does not match its proof, or two liteservers disagree: drop that server."""
+
+
+class ContractAbsentError(ContractsError):
+    """No active account of the expected code stands at the address: deploy it, or mend the address."""
+
+
+class MessageRefusedError(ContractsError):
+    """The chain refused an external message before any transaction (bad wallet seqno, no balance)."""
