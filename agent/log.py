@@ -1,0 +1,85 @@
+"""Logs: one line per event on stderr, JSON for machines or key=value for a person at a terminal.
+
+Decides how events are rendered and what never appears in them. Values may come from peers, so nothing in a
+line is trusted to be short or printable.
+
+1. An event is a constant text and named values: `log.info("epoch settled", epoch=7)`. Times are UTC.
+2. A value whose name says that it is secret is not written. Bytes are shown by their first 8 bytes, which
+   is enough to tell keys and hashes apart and too little to leak one.
+3. Libraries log through the same lines, at WARNING and above only.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_LEVELS = ("debug", "info", "warning", "error")
+_QUIET = ("asyncio", "httpcore", "httpx", "hypercorn", "libp2p", "multiaddr", "pytoniq", "LiteClient", "LiteBalancer")
+_SECRET_NAMES = frozenset({"authorization", "mnemonic", "passphrase", "password", "private_key", "secret", "seed"})
+_BYTES_SHOWN = 8
+_TEXT_MAX = 2048
+
+
+def setup_logging(level: str = "info", *, stream: TextIO | None = None, console: bool | None = None) -> None:
+    """Send every log line of the process to `stream` (stderr); `console` defaults to whether it is a terminal.
+
+    Raises:
+        ValueError: `level` is none of debug, info, warning, error.
+    """
+    if level not in _LEVELS:
+        raise ValueError(f"level: expected one of {', '.join(_LEVELS)}, got {level!r:.40}")
+    stream = sys.stderr if stream is None else stream
+    console = stream.isatty() if console is None else console
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _presentable,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )
+    render: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if console:
+        render += [_printable, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    else:
+        render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        library = logging.getLogger(name)
+        library.handlers = []
+        library.propagate = True
+        library.setLevel(logging.WARNING)
+
+
+def _presentable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Rule 2, and a bound on the length of texts."""
+    for name, value in event.items():
+        if name in _SECRET_NAMES or name.endswith(("_seed", "_secret", "_password")):
+            event[name] = "(secret)"
+        elif isinstance(value, (bytes, bytearray)):
+            event[name] = value[:_BYTES_SHOWN].hex() + ("…" if len(value) > _BYTES_SHOWN else "")
+        elif isinstance(value, str) and len(value) > _TEXT_MAX:
+            event[name] = value[:_TEXT_MAX] + "…"
+    return event
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey instead of show."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = repr(value)
+    return event

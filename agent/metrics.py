@@ -1,0 +1,150 @@
+"""The one catalogue of the agent's metrics: every name, unit and label stands here.
+
+Decides what an operator can see and alarm on. Labels may come from peers (a reason, a node key), so their
+number is bounded: a value beyond the bound is counted as `other`.
+
+1. Base units (seconds, bytes), counters end in `_total`, times are Unix timestamps.
+2. A gauge that is not known yet is absent, not zero; it appears when it is first set.
+3. The registry is the agent's own: nothing that a library registers globally is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+NAMESPACE = "gpupool"
+REASONS_MAX = 64
+PEERS_MAX = 256
+OTHER = "other"
+
+
+class BoundedCounter:
+    """A counter with one label of at most `values_max` values; further ones count as `other`."""
+
+    def __init__(self, counter: Counter, values_max: int) -> None:
+        self._counter = counter
+        self._values_max = values_max
+        self._values: set[str] = set()
+        self._totals: dict[str, int] = {}
+
+    def inc(self, value: str, amount: int = 1) -> None:
+        """Add `amount` (>= 0) under the label `value`."""
+        self._counter.labels(self._bounded(value)).inc(amount)
+
+    def follow(self, totals: Mapping[str, int]) -> None:
+        """Bring the counter to running totals that something else keeps; they never decrease."""
+        for value, total in totals.items():
+            self.inc(value, total - self._totals.get(value, 0))
+        self._totals.update(totals)
+
+    def _bounded(self, value: str) -> str:
+        if value not in self._values and len(self._values) >= self._values_max:
+            return OTHER
+        self._values.add(value)
+        return value
+
+
+class BoundedGauge:
+    """A gauge with one label of at most `values_max` values; further ones are not kept."""
+
+    def __init__(self, gauge: Gauge, values_max: int) -> None:
+        self._gauge = gauge
+        self._values_max = values_max
+        self._values: set[str] = set()
+
+    def set(self, value: str, number: float) -> None:
+        """Set the gauge under the label `value`."""
+        if value in self._values or len(self._values) < self._values_max:
+            self._values.add(value)
+            self._gauge.labels(value).set(number)
+
+    def forget(self, value: str) -> None:
+        """Serve this label no longer."""
+        if value in self._values:
+            self._values.remove(value)
+            self._gauge.remove(value)
+
+
+class LateGauge:
+    """A gauge that is served from its first `set` on (rule 2)."""
+
+    def __init__(self, name: str, text: str, registry: CollectorRegistry) -> None:
+        self._gauge = Gauge(name, text, namespace=NAMESPACE, registry=None)
+        self._registry = registry
+        self._served = False
+
+    def set(self, number: float) -> None:
+        """Set the gauge."""
+        self._gauge.set(number)
+        if not self._served:
+            self._served = True
+            self._registry.register(self._gauge)
+
+
+class Metrics:
+    """Every metric as an attribute; `registry` is what the web listener serves."""
+
+    def __init__(self, *, version: str, process: bool = True) -> None:
+        """`process`: also serve memory, CPU and descriptors of this process."""
+        self.registry = CollectorRegistry()
+        if process:
+            ProcessCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
+        self._build = Info("build", "Which agent this is", namespace=NAMESPACE, registry=self.registry)
+        self._build.info({"version": version})
+
+        self.dropped = self._bounded_counter("dropped", "What was refused, by reason", "reason", REASONS_MAX)
+        self.peers = self._gauge("peers", "Connected peers")
+        self.peer_last_heard = self._bounded_gauge(
+            "peer_last_heard_timestamp_seconds", "When a roster peer was last heard", "peer", PEERS_MAX
+        )
+
+        self.records_stored = self._counter("records_stored", "Records of all participants made durable")
+        self.records_verified = self._counter("records_verified", "Record signatures checked and good")
+        self.log_head = self._gauge("log_head_seq", "Sequence number of the own log's last record")
+
+        self.evidence_valid_until = self._gauge(
+            "evidence_valid_until_timestamp_seconds", "Until when the own evidence in force holds"
+        )
+        self.measured = self._bounded_counter("measured", "Work measured, by unit", "unit", REASONS_MAX)
+        self.gap_seconds = self._counter("gap_seconds", "Seconds in which the source was not watched")
+        self.source_errors = self._bounded_counter(
+            "source_errors", "Readings of the source that failed, by reason", "reason", REASONS_MAX
+        )
+        self.requests_running = self._gauge("engine_requests_running", "Requests that the engine works on")
+        self.requests_waiting = self._gauge("engine_requests_waiting", "Requests that wait for the engine")
+
+        self.epoch = self._gauge("epoch", "Epoch that runs now")
+        self.view = self._gauge("view", "View of the epoch being closed")
+        self.attested_weight = self._gauge("attested_weight", "Weight behind the leading certificate hash")
+        self.quorum_weight = self._gauge("quorum_weight", "Weight that a certificate needs")
+        self.certificate_lag = self._gauge(
+            "certificate_lag_seconds", "From the end of the last settled epoch to its landing"
+        )
+        self.settled_epoch = self._gauge("settled_epoch", "Last epoch settled on chain")
+        self.settled_time = self._gauge("settled_timestamp_seconds", "When that epoch landed")
+        self.chain_head_time = self._gauge("chain_head_timestamp_seconds", "Time of the latest masterchain block seen")
+        self.submissions = self._bounded_counter(
+            "submissions", "Certificates sent to the chain, by outcome", "outcome", REASONS_MAX
+        )
+        self.loop_advanced = self._bounded_gauge(
+            "loop_last_advance_timestamp_seconds", "When a service loop last got something done", "loop", 16
+        )
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, namespace=NAMESPACE, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> LateGauge:
+        return LateGauge(name, text, self.registry)
+
+    def _bounded_gauge(self, name: str, text: str, label: str, values_max: int) -> BoundedGauge:
+        gauge = Gauge(name, text, (label,), namespace=NAMESPACE, registry=self.registry)
+        return BoundedGauge(gauge, values_max)
+
+    def _bounded_counter(self, name: str, text: str, label: str, values_max: int) -> BoundedCounter:
+        counter = Counter(name, text, (label,), namespace=NAMESPACE, registry=self.registry)
+        return BoundedCounter(counter, values_max)

@@ -1,0 +1,92 @@
+"""Logs: one JSON line an event, nothing secret in it, libraries quiet."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from agent.log import setup_logging
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_event_is_one_json_line() -> None:
+    stream = io.StringIO()
+    setup_logging("info", stream=stream)
+    structlog.get_logger("agent.x").info("epoch settled", epoch=7, peer="a\nb\x1b[31m")
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("epoch settled", "info", "agent.x")
+    assert (line["epoch"], line["peer"]) == (7, "a\nb\x1b[31m")
+    assert line["timestamp"].endswith("Z")
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_secrets_and_long_values_are_not_written() -> None:
+    stream = io.StringIO()
+    setup_logging("info", stream=stream)
+    seed = bytes(range(32))
+    structlog.get_logger().info("key loaded", seed=seed, wallet_seed="hunter2", node_key=seed, text="x" * 10_000)
+    (line,) = lines(stream)
+    assert (line["seed"], line["wallet_seed"], line["node_key"]) == ("(secret)", "(secret)", "0001020304050607…")
+    assert len(line["text"]) < 3000
+    assert "hunter2" not in stream.getvalue()
+    assert seed.hex() not in stream.getvalue()
+
+
+def test_libraries_log_through_the_same_lines_but_quietly() -> None:
+    stream = io.StringIO()
+    setup_logging("debug", stream=stream)
+    logging.getLogger("libp2p.host").info("chatter")
+    logging.getLogger("libp2p.host").warning("stream %d reset", 3)
+    logging.getLogger("elsewhere").info("told")
+    assert [line["event"] for line in lines(stream)] == ["stream 3 reset", "told"]
+
+
+def test_level_is_kept() -> None:
+    stream = io.StringIO()
+    setup_logging("warning", stream=stream)
+    log = structlog.get_logger()
+    log.info("not this")
+    log.warning("this")
+    assert [line["event"] for line in lines(stream)] == ["this"]
+
+
+def test_exception_is_in_the_line() -> None:
+    stream = io.StringIO()
+    setup_logging("info", stream=stream)
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        structlog.get_logger().exception("loop failed")
+    (line,) = lines(stream)
+    assert "KeyError: 'lost'" in line["exception"]
+
+
+def test_terminal_gets_readable_lines() -> None:
+    stream = io.StringIO()
+    setup_logging("info", stream=stream, console=True)
+    structlog.get_logger().info("epoch settled", epoch=7, peer="\x1b[31m")
+    assert "epoch settled" in stream.getvalue()
+    assert "epoch=7" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_unknown_level_is_refused() -> None:
+    with pytest.raises(ValueError, match="level"):
+        setup_logging("loud")
