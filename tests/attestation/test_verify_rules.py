@@ -1,0 +1,399 @@
+"""One wrong thing at a time, in a world that otherwise verifies: each rule of the procedure refuses its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from attestation import errors as e
+from attestation.providers import software_builders as build
+from attestation.verify import Verifier, verify_quote
+
+NOW = 1_800_000_000
+DATA = build.build_usage(data=True)
+PLATFORM_CA = "Intel SGX PCK Platform CA"
+Case = Callable[[Any], tuple[bytes, Any, int]]
+
+
+def of_quote(make: Callable[[Any], bytes]) -> Case:
+    return lambda forge: (make(forge), forge.collateral(), forge.now)
+
+
+def of_collateral(make: Callable[[Any], Any]) -> Case:
+    return lambda forge: (forge.quote(), make(forge), forge.now)
+
+
+def with_tcb(edit: Callable[[dict[str, Any]], object]) -> Case:
+    return of_collateral(lambda forge: forge.collateral(edit))
+
+
+def with_qe(edit: Callable[[dict[str, Any]], object]) -> Case:
+    return of_collateral(lambda forge: forge.collateral(edit_qe=edit))
+
+
+def flipped(raw: bytes, at: int) -> bytes:
+    return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+
+
+def svn(*values: int) -> bytes:
+    return bytes(values) + bytes(13)
+
+
+def set_keys(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda tree: tree.update(values)
+
+
+def set_level(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda tree: tree["tcbLevels"][0].update(values)
+
+
+def set_tcb(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda tree: tree["tcbLevels"][0]["tcb"].update(values)
+
+
+def set_module(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda tree: tree["tdxModuleIdentities"][0].update(values)
+
+
+def rate_module(status: str) -> Callable[[dict[str, Any]], object]:
+    return lambda tree: tree["tdxModuleIdentities"][0]["tcbLevels"][0].update(tcbStatus=status)
+
+
+def raised(index: int, key: str) -> Callable[[dict[str, Any]], object]:
+    def edit(tree: dict[str, Any]) -> None:
+        tree["tcbLevels"][0]["tcb"][key][index]["svn"] += 1
+
+    return edit
+
+
+def pck_issued_by(issuer_name: str, **changes: Any) -> Callable[[Any], bytes]:
+    def make(forge: Any) -> bytes:
+        issuer = forge.certificate(issuer_name, forge.root, **({"is_ca": True} | changes))
+        pck = forge.pck_of(issuer)
+        return bytes(forge.quote(pck_key=pck.key, pck_chain=build.build_chain(pck, issuer, forge.root)))
+
+    return make
+
+
+def same_key_other_name(forge: Any) -> bytes:
+    return pck_issued_by("Intel SGX PCK Processor CA", key=forge.pck_issuer.key)(forge)
+
+
+def other_root(forge: Any) -> bytes:
+    root = forge.certificate("Intel SGX Root CA", None, is_ca=True)
+    issuer = forge.certificate(PLATFORM_CA, root, is_ca=True)
+    pck = forge.pck_of(issuer)
+    return bytes(forge.quote(pck_key=pck.key, pck_chain=build.build_chain(pck, issuer, root)))
+
+
+def chain_of(*names: str) -> Callable[[Any], bytes]:
+    return lambda forge: forge.quote(pck_chain=build.build_chain(*(getattr(forge, name) for name in names)))
+
+
+def named_as(issuer: Any, other: Any) -> Any:
+    """The key of `issuer` under the name of `other`: what it signs holds, and names another issuer."""
+    return replace(issuer, certificate=other.certificate)
+
+
+def twin(issuer: Any) -> Any:
+    """An issuer of the same name with another key."""
+    return replace(issuer, key=build.new_key())
+
+
+def revocation_list(issuer: Any, algorithm: Any, *critical: x509.ExtensionType) -> bytes:
+    moment, until = issuer.certificate.not_valid_before_utc, issuer.certificate.not_valid_after_utc
+    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, moment, until)
+    for extension in critical:
+        builder = builder.add_extension(extension, critical=True)
+    return builder.sign(issuer.key, algorithm).public_bytes(serialization.Encoding.DER)
+
+
+def list_of_a_ca_without_lists(forge: Any) -> Any:
+    issuer = forge.certificate(PLATFORM_CA, forge.root, is_ca=True, usage=build.build_usage(certificates=True))
+    chain = build.build_chain(issuer, forge.root)
+    return forge.collateral(pck_crl_issuer_chain=chain, pck_crl=forge.crl(issuer))
+
+
+def delta_list(forge: Any) -> bytes:
+    """A revocation list that says of itself, critically, that it is only a delta."""
+    return revocation_list(forge.pck_issuer, hashes.SHA256(), x509.DeltaCRLIndicator(1))
+
+
+def p384_pck(forge: Any) -> bytes:
+    key = ec.generate_private_key(ec.SECP384R1())
+    pck = forge.pck_of(forge.pck_issuer, key=key)
+    return bytes(forge.quote(pck_chain=forge.chain(pck)))
+
+
+def no_extension(forge: Any) -> bytes:
+    return bytes(forge.quote_of(forge.certificate("Intel SGX PCK Certificate", forge.pck_issuer)))
+
+
+def unknown_critical_extension(forge: Any) -> bytes:
+    extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"")
+    return bytes(forge.quote_of(forge.pck_of(forge.pck_issuer, extensions=[(extension, True)])))
+
+
+def signer(name: str = "Intel SGX TCB Signing", **changes: Any) -> Case:
+    return of_collateral(lambda f: f.collateral(signer=f.certificate(name, f.root, **changes)))
+
+
+def root_crl(make: Callable[[Any], bytes]) -> Case:
+    return of_collateral(lambda f: f.collateral(root_ca_crl=make(f)))
+
+
+def pck_crl(make: Callable[[Any], bytes]) -> Case:
+    return of_collateral(lambda f: f.collateral(pck_crl=make(f)))
+
+
+def chain(make: Callable[[Any], bytes]) -> Case:
+    return of_quote(lambda f: f.quote(pck_chain=make(f)))
+
+
+def pck(make: Callable[[Any], Any]) -> Case:
+    return of_quote(lambda f: f.quote_of(make(f)))
+
+
+def qe(**fields: Any) -> Case:
+    return of_quote(lambda f: f.quote_with_qe(**fields))
+
+
+def td(edit_tcb: Callable[[dict[str, Any]], object] = lambda tree: None, **fields: Any) -> Case:
+    return lambda f: (f.quote(f.signed(**fields)), f.collateral(edit_tcb), f.now)
+
+
+def after(make: Callable[[Any], bytes]) -> Callable[[Any], Any]:
+    """Collateral whose TCB info is replaced after it was signed."""
+    return lambda f: f.collateral(tcb_info=make(f))
+
+
+def duplicate_key(forge: Any) -> Any:
+    text = json.dumps(forge.tcb_info())
+    return forge.collateral(tcb_text=text.replace('"pceId"', '"pceId": "0000", "pceId"', 1).encode())
+
+
+CASES: list[tuple[str, Case, type[e.AttestationError]]] = [
+    # 1: root and its revocation list
+    ("other root", of_quote(other_root), e.PckChainError),
+    ("collateral of another root", of_collateral(lambda f: type(f).new().collateral()), e.CollateralChainError),
+    ("root list expired", root_crl(lambda f: f.crl(f.root, next_s=f.now - 1)), e.CollateralExpiredError),
+    ("root list from the future", root_crl(lambda f: f.crl(f.root, this_s=f.now + 1)), e.CollateralNotYetValidError),
+    ("root list of another issuer", root_crl(lambda f: f.crl(f.pck_issuer)), e.CrlError),
+    ("root list forged", root_crl(lambda f: f.crl(twin(f.root))), e.CrlError),
+    ("root list is garbage", root_crl(lambda f: b"\x30\x80garbage"), e.CollateralMalformedError),
+    # 2: PCK chain and revocation
+    ("chain too short", of_quote(chain_of("pck", "pck_issuer")), e.PckChainError),
+    ("chain too long", of_quote(chain_of("pck", "pck_issuer", "root", "root")), e.PckChainError),
+    ("chain reordered", of_quote(chain_of("pck_issuer", "pck", "root")), e.PckChainError),
+    ("chain empty", chain(lambda f: b""), e.PckChainError),
+    ("text before the chain", chain(lambda f: b"Subject: x\n" + f.chain()), e.PckChainError),
+    ("two NULs after the chain", chain(lambda f: f.chain() + bytes(2)), e.PckChainError),
+    ("chain is not base64", chain(lambda f: f.chain().replace(b"\nMII", b"\n=II", 1)), e.PckChainError),
+    ("certificate is garbage", chain(lambda f: f.chain().replace(b"\nMII", b"\nAII", 1)), e.PckChainError),
+    ("unknown PCK CA", of_quote(pck_issued_by("Intel SGX PCK Other CA")), e.PckChainError),
+    ("PCK CA is not a CA", of_quote(pck_issued_by(PLATFORM_CA, is_ca=False)), e.PckChainError),
+    (
+        "PCK CA expired",
+        of_quote(pck_issued_by(PLATFORM_CA, not_after_s=1_700_000_000, not_before_s=1_600_000_000)),
+        e.PckExpiredError,
+    ),
+    (
+        "PCK of another name",
+        of_quote(lambda f: f.quote_of(f.certificate("Intel SGX TCB Signing", f.pck_issuer))),
+        e.PckChainError,
+    ),
+    ("PCK is a CA", pck(lambda f: f.pck_of(f.pck_issuer, is_ca=True)), e.PckChainError),
+    (
+        "PCK is a CA that signs data",
+        pck(lambda f: f.pck_of(f.pck_issuer, is_ca=True, usage=DATA)),
+        e.PckChainError,
+    ),
+    ("PCK may not sign data", pck(lambda f: f.pck_of(f.pck_issuer, usage=build.build_usage())), e.PckChainError),
+    ("PCK names another issuer", pck(lambda f: f.pck_of(named_as(f.pck_issuer, f.root))), e.PckChainError),
+    ("PCK CA may not sign certificates", of_quote(pck_issued_by(PLATFORM_CA, usage=DATA)), e.PckChainError),
+    ("PCK signed by another key", pck(lambda f: f.pck_of(twin(f.pck_issuer))), e.PckChainError),
+    ("PCK of the root", pck(lambda f: f.pck_of(f.root)), e.PckChainError),
+    ("PCK expired", pck(lambda f: f.pck_of(f.pck_issuer, not_after_s=f.now - 1)), e.PckExpiredError),
+    ("PCK not yet valid", pck(lambda f: f.pck_of(f.pck_issuer, not_before_s=f.now + 1)), e.PckExpiredError),
+    ("PCK on P-384", of_quote(p384_pck), e.PckChainError),
+    ("PCK with an unknown critical extension", of_quote(unknown_critical_extension), e.PckChainError),
+    ("PCK revoked", pck_crl(lambda f: f.crl(f.pck_issuer, f.pck.certificate.serial_number)), e.PckRevokedError),
+    ("PCK CA revoked", root_crl(lambda f: f.crl(f.root, f.pck_issuer.certificate.serial_number)), e.IssuerRevokedError),
+    ("PCK list expired", pck_crl(lambda f: f.crl(f.pck_issuer, next_s=f.now - 1)), e.CollateralExpiredError),
+    ("PCK list of the root", pck_crl(lambda f: f.crl(f.root)), e.CrlError),
+    ("PCK list forged", pck_crl(lambda f: f.crl(twin(f.pck_issuer))), e.CrlError),
+    ("PCK list names another issuer", pck_crl(lambda f: f.crl(named_as(f.pck_issuer, f.root))), e.CrlError),
+    (
+        "PCK list with SHA-384",
+        pck_crl(lambda f: revocation_list(f.pck_issuer, hashes.SHA384())),
+        e.CollateralMalformedError,
+    ),
+    ("PCK list is a delta", pck_crl(delta_list), e.CollateralMalformedError),
+    ("PCK of the other CA", of_quote(pck_issued_by("Intel SGX PCK Processor CA")), e.CollateralMismatchError),
+    ("PCK of the other CA with the same key", of_quote(same_key_other_name), e.CollateralMismatchError),
+    (
+        "PCK CA of the same name, another key",
+        of_quote(pck_issued_by(PLATFORM_CA)),
+        e.CollateralMismatchError,
+    ),
+    # 3: TCB info and QE identity, signed and in time
+    (
+        "TCB info edited",
+        of_collateral(after(lambda f: json.dumps(f.tcb_info() | {"x": 1}).encode())),
+        e.CollateralSignatureError,
+    ),
+    (
+        "TCB info re-serialised",
+        of_collateral(after(lambda f: json.dumps(f.tcb_info(), indent=1).encode())),
+        e.CollateralSignatureError,
+    ),
+    (
+        "QE identity edited",
+        of_collateral(lambda f: f.collateral(qe_identity=json.dumps(f.qe_identity() | {"x": 1}).encode())),
+        e.CollateralSignatureError,
+    ),
+    ("signature zero", of_collateral(lambda f: f.collateral(tcb_info_signature=bytes(64))), e.CollateralSignatureError),
+    (
+        "signature of the other document",
+        of_collateral(lambda f: f.collateral(qe_identity_signature=f.collateral().tcb_info_signature)),
+        e.CollateralSignatureError,
+    ),
+    (
+        "documents swapped",
+        of_collateral(
+            lambda f: f.collateral(
+                tcb_text=json.dumps(f.qe_identity()).encode(), qe_text=json.dumps(f.tcb_info()).encode()
+            )
+        ),
+        e.TcbInfoError,
+    ),
+    ("signer is the PCK CA", of_collateral(lambda f: f.collateral(signer=f.pck_issuer)), e.CollateralChainError),
+    (
+        "signer forged",
+        of_collateral(lambda f: f.collateral(signer=f.certificate("Intel SGX TCB Signing", twin(f.root)))),
+        e.CollateralChainError,
+    ),
+    (
+        "signer issued by the PCK CA",
+        of_collateral(lambda f: f.collateral(signer=f.certificate("Intel SGX TCB Signing", f.pck_issuer))),
+        e.CollateralChainError,
+    ),
+    ("signer expired", signer(not_after_s=NOW - 1), e.CollateralExpiredError),
+    ("signer revoked", root_crl(lambda f: f.crl(f.root, f.signer.certificate.serial_number)), e.IssuerRevokedError),
+    ("TCB info expired", with_tcb(set_keys(nextUpdate="2027-01-15T07:59:59Z")), e.CollateralExpiredError),
+    ("TCB info from the future", with_tcb(set_keys(issueDate="2027-01-15T08:00:01Z")), e.CollateralNotYetValidError),
+    ("QE identity expired", with_qe(set_keys(nextUpdate="2027-01-15T07:59:59Z")), e.CollateralExpiredError),
+    ("QE identity from the future", with_qe(set_keys(issueDate="2027-01-15T08:00:01Z")), e.CollateralNotYetValidError),
+    ("TCB info is not JSON", of_collateral(lambda f: f.collateral(tcb_text=b"{")), e.TcbInfoError),
+    ("TCB info is too deep", of_collateral(lambda f: f.collateral(tcb_text=b"[" * 100_000)), e.TcbInfoError),
+    ("TCB info has a key twice", of_collateral(duplicate_key), e.TcbInfoError),
+    ("TCB info with a float", with_tcb(set_keys(tcbEvaluationDataNumber=1.0)), e.TcbInfoError),
+    ("TCB info without levels", with_tcb(set_keys(tcbLevels=[])), e.TcbInfoError),
+    (
+        "TCB info with 15 components",
+        with_tcb(lambda t: t["tcbLevels"][0]["tcb"]["sgxtcbcomponents"].pop()),
+        e.TcbInfoError,
+    ),
+    ("TCB info with an SVN of 256", with_tcb(set_tcb(pcesvn=65_536)), e.TcbInfoError),
+    ("TCB info with a bad date", with_tcb(set_level(tcbDate="2024-02-30T00:00:00Z")), e.TcbInfoError),
+    ("TCB info with a short date", with_tcb(set_level(tcbDate="2024-2-03T00:00:00Z")), e.TcbInfoError),
+    ("TCB info with another date form", with_tcb(set_level(tcbDate="2024-02-03")), e.TcbInfoError),
+    ("TCB info with an unknown status", with_tcb(set_level(tcbStatus="Fine")), e.TcbInfoError),
+    ("TCB info with a status of ours", with_tcb(set_level(tcbStatus="TDRelaunchAdvised")), e.TcbInfoError),
+    ("module with a platform's status", with_tcb(rate_module("SWHardeningNeeded")), e.TcbInfoError),
+    (
+        "a module twice",
+        with_tcb(lambda t: t["tdxModuleIdentities"].append(t["tdxModuleIdentities"][0])),
+        e.TcbInfoError,
+    ),
+    ("a module of another name", with_tcb(set_module(id="TDX_1")), e.TcbInfoError),
+    # 4: of this family and PCE
+    ("TCB info for SGX", with_tcb(set_keys(id="SGX")), e.TcbInfoError),
+    ("TCB info v2", with_tcb(set_keys(version=2)), e.TcbInfoError),
+    ("TCB info of another type", with_tcb(set_keys(tcbType=1)), e.TcbInfoError),
+    ("QE identity for SGX", with_qe(set_keys(id="QE")), e.TcbInfoError),
+    ("QE identity v1", with_qe(set_keys(version=1)), e.TcbInfoError),
+    ("other FMSPC", with_tcb(set_keys(fmspc="000000000000")), e.CollateralMismatchError),
+    ("FMSPC too short", with_tcb(set_keys(fmspc="0000")), e.TcbInfoError),
+    ("other PCE", with_tcb(set_keys(pceId="0001")), e.CollateralMismatchError),
+    # 5: SGX extension (its DER in test_pck)
+    ("no SGX extension", of_quote(no_extension), e.PckExtensionError),
+    # 6: PCK -> QE report -> attestation key
+    ("QE report signed by another key", of_quote(lambda f: f.quote(pck_key=build.new_key())), e.QeReportSignatureError),
+    (
+        "QE vouches for another key",
+        of_quote(lambda f: f.quote_with_qe(report_data=build.vouch(build.new_key(), f.auth_data))),
+        e.QeReportDataError,
+    ),
+    ("QE vouches for other data", of_quote(lambda f: f.quote(qe_auth_data=b"other")), e.QeReportDataError),
+    (
+        "QE report data with a tail",
+        of_quote(lambda f: f.quote_with_qe(report_data=build.vouch(f.attestation_key, f.auth_data)[:63] + b"\x01")),
+        e.QeReportDataError,
+    ),
+    # 7: QE identity
+    ("QE MISCSELECT", qe(misc_select=b"\x01\0\0\0"), e.QeIdentityMismatchError),
+    ("QE in debug mode", qe(attributes=bytes([0x13]) + bytes(15)), e.QeIdentityMismatchError),
+    ("QE of another signer", qe(mr_signer=bytes(32)), e.QeIdentityMismatchError),
+    ("QE of another product", qe(isv_prod_id=1), e.QeIdentityMismatchError),
+    ("QE below every level", qe(isv_svn=3), e.TcbLevelNotFoundError),
+    ("QE revoked", with_qe(set_level(tcbStatus="Revoked")), e.TcbRevokedError),
+    # 8: TDX module
+    ("module of another signer", td(mr_signer_seam=b"\x01" * 48), e.TdxModuleMismatchError),
+    ("module with attributes", td(seam_attributes=b"\x01" + bytes(7)), e.TdxModuleMismatchError),
+    (
+        "module attributes, though listed",
+        td(set_module(attributes="0100000000000000"), seam_attributes=b"\x01" + bytes(7)),
+        e.TdxModuleMismatchError,
+    ),
+    ("module without a listed attribute", with_tcb(set_module(attributes="01" + "00" * 7)), e.TdxModuleMismatchError),
+    ("module of another version", td(tee_tcb_svn=svn(5, 2, 2)), e.TdxModuleMismatchError),
+    ("no modules listed", with_tcb(lambda t: t.pop("tdxModuleIdentities")), e.TdxModuleMismatchError),
+    (
+        "version 0 module of another signer",
+        td(lambda t: t["tdxModule"].update(mrsigner="01" * 48), tee_tcb_svn=svn(9, 0, 2)),
+        e.TdxModuleMismatchError,
+    ),
+    # 9: the quote's signature
+    ("report data flipped", of_quote(lambda f: flipped(f.quote(), 48 + 520)), e.QuoteSignatureError),
+    ("MRTD flipped", of_quote(lambda f: flipped(f.quote(), 48 + 136)), e.QuoteSignatureError),
+    ("header's user data flipped", of_quote(lambda f: flipped(f.quote(), 40)), e.QuoteSignatureError),
+    ("signature flipped", of_quote(lambda f: flipped(f.quote(), 48 + 584 + 4)), e.QuoteSignatureError),
+    (
+        "body of another quote",
+        of_quote(lambda f: f.signed(report_data=b"\x01" * 64) + f.quote()[48 + 584 :]),
+        e.QuoteSignatureError,
+    ),
+    # 10: TCB level
+    *(
+        (f"SGX component {i} too low", with_tcb(raised(i, "sgxtcbcomponents")), e.TcbLevelNotFoundError)
+        for i in (0, 7, 15)
+    ),
+    *(
+        (f"TDX component {i} too low", with_tcb(raised(i, "tdxtcbcomponents")), e.TcbLevelNotFoundError)
+        for i in (2, 15)
+    ),
+    ("PCESVN too low", with_tcb(set_tcb(pcesvn=12)), e.TcbLevelNotFoundError),
+    ("module below every level", td(tee_tcb_svn=svn(4, 1, 2)), e.TcbLevelNotFoundError),
+    ("platform revoked", with_tcb(set_level(tcbStatus="Revoked")), e.TcbRevokedError),
+    ("module revoked", with_tcb(rate_module("Revoked")), e.TcbRevokedError),
+]
+
+
+@pytest.mark.parametrize(("case", "error"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_refused(forge: Any, case: Case, error: type[e.AttestationError]) -> None:
+    raw, collateral, now = case(forge)
+    with pytest.raises(error) as caught:
+        verify_quote(raw, collateral, now=now, root=forge.root.der)
+    assert type(caught.value) is error
+    verifier = Verifier(forge.root.der)
+    for _ in range(2):  # the second time from memory, as far as it is remembered
+        with pytest.raises(error):
+            verifier.verify_quote(raw, collateral, now=now)
