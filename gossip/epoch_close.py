@@ -1,0 +1,360 @@
+"""The machine that closes an epoch: observe, propose, attest, certify, submit, adopt. Read PROTOCOL beside it.
+
+Pure: `handle(event)` returns the actions to perform, in order; it has no clock, no randomness, no I/O and
+no task. Time is the chain's (`Advanced.view.now_s`). One epoch is open at a time: the one after the base.
+Messages come verified (signatures) from `gossip.messages`; that they may be acted upon is decided here.
+
+1. Observe once, at max(end + settle_delay, landing of the epoch before).
+2. Views open by chain time and never close; the leader of an open view proposes every usable observation it
+   has, if they carry more than two thirds of the weight.
+3. A follower attests a proposal iff its own computation from what the proposal lists gives the same
+   certificate hash; what it knows besides never matters. `Persist` goes before `Publish`.
+4. Attests for one certificate hash add up across views; more than two thirds make the certificate.
+5. Submitters take turns until the chain shows the epoch settled. What landed becomes the base, always.
+
+All state is bounded: by the operator set, and by the *_MAX constants below.
+
+Source: PROTOCOL, "Epoch close".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from contracts import certificate
+from contracts.model import Landed, Signature
+from contracts.permutation import TurnSchedule
+from contracts.signing import SigningKey
+from gossip.cut import require_usable
+from gossip.epoch_events import (
+    Action,
+    Advanced,
+    ChainView,
+    CheckpointArrived,
+    DataArrived,
+    Event,
+    Finalize,
+    Heard,
+    Message,
+    ObjectId,
+    Persist,
+    Progress,
+    Publish,
+    Refused,
+    Settled,
+    Submit,
+)
+from gossip.errors import DataUnavailableError, InvalidMessageError
+from gossip.log_chain import LogBook
+from gossip.messages import (
+    Attest,
+    ListedObservation,
+    Observation,
+    ObservedLog,
+    Proposal,
+    make_attest,
+    make_observation,
+    make_proposal,
+)
+from gossip.policy import PoolPolicy
+from gossip.records import PoolId
+from gossip.round import Round
+from gossip.settlement import Base, Settlement
+from gossip.tally import EpochFrame, Verdict, settle
+
+EARLY_MAX = 256
+"""Messages of an epoch that this node has not opened yet; what is lost here comes by anti-entropy."""
+ATTESTS_AHEAD_MAX = 8
+"""A node attests at most this many outcomes of one epoch more than views have opened."""
+
+
+class EpochClose:
+    """The machine of one node. `base` is the last settlement that it adopted."""
+
+    def __init__(
+        self,
+        key: SigningKey,
+        pool: PoolId,
+        *,
+        policy: PoolPolicy,
+        base: Base,
+        logs: LogBook,
+        verdict: Verdict,
+    ) -> None:
+        self.base = base
+        self._key = key
+        self._pool = pool
+        self._policy = policy
+        self._logs = logs
+        self._verdict = verdict
+        self._round: Round | None = None
+        self._checkpoint: frozenset[object] = frozenset()
+        self._early: list[Message] = []
+        self._finalizing: tuple[int, TurnSchedule] | None = None
+        self._view: ChainView | None = None
+        self._witnessed_s: Mapping[bytes, int] = {}
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take one event; return what to do about it, in order.
+
+        Raises:
+            InvalidMessageError: the message in the event is one that no honest operator sends.
+        """
+        match event:
+            case Advanced():
+                return self._advance(event)
+            case Heard(message):
+                return self._hear(message)
+            case DataArrived():
+                return self._step()
+            case CheckpointArrived(settlement):
+                return self._adopt(settlement)
+
+    def messages(self, epoch: int) -> tuple[Message, ...]:
+        """What this node holds for the open epoch `epoch`: for peers that lost gossip."""
+        if self._round is None or self._round.frame.epoch != epoch:
+            return ()
+        return (*self._round.observations.values(), *self._round.proposals.values(), *self._round.attests.values())
+
+    @property
+    def wanted(self) -> frozenset[object]:
+        """What a decision waits for: `RecordRange`s and `ObjectId`s to fetch from peers."""
+        return self._checkpoint | (self._round.wanted if self._round is not None else frozenset())
+
+    def holds(self, wire: bytes) -> bool:
+        """Whether a proposal or attest of the open epoch with these bytes is held: saves its signature check."""
+        return self._round is not None and self._round.holds(wire)
+
+    # The chain moved.
+
+    def _advance(self, event: Advanced) -> list[Action]:
+        self._view, self._witnessed_s = event.view, event.witnessed_s
+        landed = event.view.landed
+        actions = self._finalize(event)
+        if landed.epoch > self.base.epoch:
+            outcomes = self._round.outcomes.values() if self._round is not None else ()
+            known = next((outcome for outcome in outcomes if outcome.payload_hash == landed.payload_hash), None)
+            if known is None:
+                self._checkpoint = frozenset({ObjectId(kind="checkpoint", id=landed.payload_hash)})
+                return actions
+            actions += self._adopt(known)
+        frame = event.frame
+        if self._round is None and frame is not None and frame.epoch == self.base.epoch + 1:
+            actions += self._open(frame, landed)
+        return [*actions, *self._step()]
+
+    def _finalize(self, event: Advanced) -> list[Action]:
+        """After its end, anyone may close the running epoch; the operators take turns (step 1)."""
+        view = event.view
+        index = event.operators.index_of(self._key.public)
+        if index is None or view.now_s < view.current_end_s:
+            return []
+        if self._finalizing is None or self._finalizing[0] != view.current_epoch:
+            seed = hashlib.sha256(b"finalize" + view.current_epoch.to_bytes(4, "big")).digest()
+            turns = TurnSchedule.of(
+                seed,
+                index,
+                len(event.operators.operators),
+                stage_s=self._policy.timing.stage_s,
+                opened_s=view.current_end_s,
+            )
+            self._finalizing = (view.current_epoch, turns)
+        return [Finalize(view.current_epoch)] if self._finalizing[1].take(view.now_s) else []
+
+    def _adopt(self, settlement: Settlement) -> list[Action]:
+        """What landed is the base, whether this node attested it or not (step 7)."""
+        if settlement.payload.epoch <= self.base.epoch:
+            return []
+        self.base = settlement.base()
+        self._round = None
+        self._checkpoint = frozenset()
+        for node_key, reading in settlement.readings.items():
+            self._logs.rebase(node_key, reading.head, reading.work_end_s)
+        return [Persist(epoch=settlement.payload.epoch, landed=settlement), Settled(settlement)]
+
+    def _open(self, frame: EpochFrame, landed: Landed) -> list[Action]:
+        self._logs.open(participant.node_key for participant in frame.participants)
+        observe_s = max(frame.end_s + frame.policy.timing.settle_delay_s, landed.settled_s)
+        self._round = Round(frame, self._pool, observe_s)
+        early, self._early = self._early, []
+        actions: list[Action] = []
+        for message in early:
+            try:
+                actions += self._hear(message)
+            except InvalidMessageError:
+                continue  # judged only now, long after it came: its sender cannot be told any more
+        return actions
+
+    # A message came.
+
+    def _hear(self, message: Message) -> list[Action]:
+        round_ = self._round
+        if round_ is None or message.epoch > round_.frame.epoch:
+            if message.epoch > self.base.epoch and len(self._early) < EARLY_MAX:
+                self._early.append(message)
+            return []
+        if message.epoch < round_.frame.epoch:
+            return []
+        match message:
+            case Observation():
+                round_.add_observation(message, self.base)
+            case Proposal():
+                round_.add_proposal(message)
+            case Attest():
+                round_.add_attest(message)
+                if message.operator == self._key.public:
+                    round_.attested.add(message.cert_hash)
+        return self._step()
+
+    # What can be done now.
+
+    def _step(self) -> list[Action]:
+        """Do whatever the open epoch allows: observe, propose, attest, submit; note what is missing."""
+        round_, view = self._round, self._view
+        if round_ is None or view is None:
+            return []
+        round_.wanted = frozenset()
+        actions: list[Action] = []
+        index = round_.frame.operators.index_of(self._key.public)
+        if index is not None:
+            actions += self._observe(round_, view.now_s)
+            actions += self._propose(round_, view.now_s, index)
+        actions += self._judge(round_, view.now_s, index)
+        if index is not None:
+            actions += self._submit(round_, view.now_s, index)
+        return actions
+
+    def _observe(self, round_: Round, now_s: int) -> list[Action]:
+        mine = any(o.operator == self._key.public for o in round_.observations.values())
+        if mine or now_s < round_.observe_s:
+            return []
+        frame = round_.frame
+        logs = {
+            participant.node_key: ObservedLog(
+                head=self._logs[participant.node_key].head,
+                witnessed_s=self._witnessed_s.get(participant.node_key, 0),
+                worker_tokens=self.base.reading(participant.node_key).worker_tokens,
+            )
+            for participant in frame.participants
+        }
+        observation = make_observation(
+            self._key,
+            self._pool,
+            epoch=frame.epoch,
+            set_id=frame.operators.set_id,
+            policy_hash=frame.policy.hash,
+            base=self.base.payload_hash,
+            logs=logs,
+            forks=tuple(fork for fork in self._logs.forks() if fork.node_key in logs),
+        )
+        round_.add_observation(observation, self.base)
+        return [Persist(epoch=frame.epoch, messages=(observation,)), Publish(observation)]
+
+    def _propose(self, round_: Round, now_s: int, index: int) -> list[Action]:
+        """Propose once in each open view that this node leads (step 3)."""
+        view = round_.view_to_lead(now_s, index)
+        if view is None:
+            return []
+        usable = self._usable(round_)
+        if not round_.is_quorum(usable):
+            return []
+        try:
+            outcome = self._compute(round_, list(usable.values()))
+        except DataUnavailableError as error:
+            round_.wanted |= error.missing
+            return []
+        proposal = make_proposal(
+            self._key,
+            self._pool,
+            epoch=round_.frame.epoch,
+            view=view,
+            set_id=round_.frame.operators.set_id,
+            listed=tuple(ListedObservation(index=i, digest=usable[i].digest) for i in sorted(usable)),
+            cert_hash=self._certify(round_, outcome),
+        )
+        round_.led.add(view)
+        round_.add_proposal(proposal)
+        return [Persist(epoch=round_.frame.epoch, messages=(proposal, *usable.values())), Publish(proposal)]
+
+    def _usable(self, round_: Round) -> dict[int, Observation]:
+        """One usable observation of each operator, by index; what is missing for the others is noted."""
+        usable: dict[int, Observation] = {}
+        for observation in round_.observations.values():
+            index = round_.frame.operators.index_of(observation.operator)
+            if index is None or index in usable:
+                continue
+            try:
+                require_usable(self.base, [observation], self._logs)
+            except DataUnavailableError as error:
+                round_.wanted |= error.missing
+            except InvalidMessageError:
+                continue  # never usable; it stays in the count of its operator's observations
+            else:
+                usable[index] = observation
+        return usable
+
+    def _judge(self, round_: Round, now_s: int, index: int | None) -> list[Action]:
+        """Recompute every pending proposal; attest those that hold (step 4)."""
+        view = round_.view_at(now_s)
+        actions: list[Action] = []
+        for digest, proposal in list(round_.pending.items()):
+            if view is None or proposal.view > view:
+                continue
+            try:
+                observations = round_.listed(proposal)
+                outcome = self._compute(round_, observations)
+                if self._certify(round_, outcome) != proposal.cert_hash:
+                    raise InvalidMessageError("proposal: its totals do not follow from its observations")
+            except DataUnavailableError as error:
+                round_.wanted |= error.missing
+                continue
+            except InvalidMessageError as error:
+                actions.append(Refused(proposal, str(error)))
+            else:
+                if index is not None:
+                    actions += self._attest(round_, proposal, observations, view)
+            del round_.pending[digest]
+        return actions
+
+    def _attest(self, round_: Round, proposal: Proposal, listed: list[Observation], view: int) -> list[Action]:
+        epoch, cert_hash = round_.frame.epoch, proposal.cert_hash
+        if cert_hash in round_.attested or len(round_.attested) > view + ATTESTS_AHEAD_MAX:
+            return []
+        attest = make_attest(self._key, self._pool, epoch=epoch, cert_hash=cert_hash)
+        round_.add_attest(attest)
+        round_.attested.add(cert_hash)
+        return [Persist(epoch=epoch, messages=(proposal, *listed, attest)), Publish(attest)]
+
+    def _submit(self, round_: Round, now_s: int, index: int) -> list[Action]:
+        """Once a known outcome has its certificate, send it when this node's turn comes (steps 5, 6)."""
+        for cert_hash, outcome in round_.outcomes.items():
+            signatures = round_.signatures(cert_hash)
+            if not round_.is_quorum(signatures):
+                continue
+            if round_.submission is None:
+                slots = len(round_.frame.operators.operators)
+                stage_s = round_.frame.policy.timing.stage_s
+                round_.submission = TurnSchedule.of(cert_hash, index, slots, stage_s=stage_s, opened_s=now_s)
+            if not round_.submission.take(now_s):
+                return []
+            ordered = tuple(Signature(index=i, signature=signatures[i]) for i in sorted(signatures))
+            return [Submit(settlement=outcome, signatures=ordered)]
+        return []
+
+    def _compute(self, round_: Round, observations: list[Observation]) -> Settlement:
+        """The settlement that follows from these observations; computed once."""
+        key = frozenset(observation.digest for observation in observations)
+        if key not in round_.computed:
+            round_.computed[key] = settle(round_.frame, self.base, observations, self._logs, self._verdict)
+        return round_.computed[key]
+
+    def _certify(self, round_: Round, outcome: Settlement) -> bytes:
+        """Hash of the certificate cell for this outcome; the outcome is remembered by it."""
+        cert_hash: bytes = certificate.settle_certificate(round_.domain, outcome.payload).hash
+        round_.outcomes[cert_hash] = outcome
+        return cert_hash
+
+    def progress(self) -> Progress | None:
+        """Where the open epoch stands; None while none is open."""
+        return self._round.progress(self._view.now_s) if self._round is not None and self._view is not None else None

@@ -1,0 +1,278 @@
+"""Gossip: GossipSub 1.1 mended against messages that would end the process or grow its memory.
+
+Decides which gossip messages are delivered and forwarded. Untrusted: every byte of a gossip stream.
+Rules, cheapest first:
+1. Lengths and the topic; then whether the message was seen; then the forwarder's allowance.
+2. The origin's signature; only then its own allowance, which nobody else can spend.
+3. Whatever fails ends the message or the stream that brought it, never more.
+
+What a message means is decided elsewhere, after its receipt: a slow validator delivers twice.
+Source: libp2p specs (pubsub, gossipsub v1.1); py-libp2p 0.8.1, whose classes these are.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import trio
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import RpcQueue
+from libp2p.pubsub.validators import signature_validator
+from libp2p.utils.varint import encode_uvarint
+
+from gossip.admission import MessageAdmission, Refusal, SeenMessages
+from gossip.errors import InvalidMessageError
+from gossip.libp2p_patches.connections import SafeHost
+from gossip.libp2p_patches.identity import node_key_of
+
+log = logging.getLogger(__name__)
+
+RPC_BYTES_MAX = 1 << 20
+RPC_MESSAGES_MAX = 256
+CONTROL_ENTRIES_MAX = 8
+CONTROL_IDS_MAX = 256
+SEEN_TTL_S = 120.0
+SEEN_MAX = 100_000
+
+
+class SafeGossipSub(GossipSub):  # type: ignore[misc]
+    """A router that outlives its heartbeat's errors and keeps no list that only grows."""
+
+    def __init__(self, counters: Counter[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._counters = counters
+        # Scores would shut out honest peers after a reconnect (GRAFT soon after PRUNE); ours count elsewhere.
+        self.scorer = None
+        # Seen: one entry per message, for ever, when adaptive gossip is off.
+        self.recent_message_deliveries: Any = defaultdict(partial(deque, maxlen=1))
+
+    async def heartbeat(self) -> None:
+        while True:
+            try:
+                await super().heartbeat()
+            except Exception:
+                self._counters["heartbeat_failed"] += 1
+                log.exception("a gossip heartbeat failed; the next one follows")
+                await trio.sleep(self.heartbeat_interval)
+
+    def _check_equivocation(self, msg: Any) -> bool:
+        # A second message with one id is a duplicate, dropped long before; the table is not needed.
+        return True
+
+
+class SafePubsub(Pubsub):  # type: ignore[misc]
+    """Gossip streams whose bytes cannot raise further than their own stream.
+
+    `deliver(origin key, forwarder key, data)` gets each new message whose signature was checked.
+    `heard(peer key)` is told of every well-formed RPC.
+    """
+
+    def __init__(
+        self,
+        host: SafeHost,
+        router: SafeGossipSub,
+        *,
+        topic: str,
+        message_bytes_max: int,
+        admission: MessageAdmission,
+        counters: Counter[str],
+        deliver: Callable[[bytes, bytes, bytes], None],
+        heard: Callable[[bytes], None],
+    ) -> None:
+        super().__init__(host, router, allowed_topics={topic}, max_subscriptions_per_peer=1)
+        self.seen_messages: Any
+        self.seen_messages.stop()  # its sweeping thread would outlive the node
+        self.seen_messages = _SeenCache()
+        # Seen: counting from int(time()) after a burst and a quick restart repeats ids, and nothing arrives.
+        self.counter = time.time_ns()
+        self._topic = topic
+        self._message_bytes_max = message_bytes_max
+        self._admission = admission
+        self._counters = counters
+        self._deliver = deliver
+        self._heard = heard
+        self._inbound_streams: Counter[ID] = Counter()
+
+    async def stream_handler(self, stream: Any) -> None:
+        # Seen: 50 bytes of garbage on this stream, or a message with a hashed id and a junk key, and
+        # the process dies (DecodeError).
+        peer_id = stream.muxed_conn.peer_id
+        self._inbound_streams[peer_id] += 1
+        try:
+            await self.continuously_read_stream(stream)
+        except StreamEOF:
+            log.debug("%s closed its gossip stream", peer_id)
+        finally:
+            self._inbound_streams[peer_id] -= 1
+            if not self._inbound_streams[peer_id]:
+                del self._inbound_streams[peer_id]
+                self._forget_all_subscriptions(peer_id)
+
+    async def continuously_read_stream(self, stream: Any) -> None:
+        peer_id = stream.muxed_conn.peer_id
+        forwarder = node_key_of(peer_id.to_bytes())
+        frames = _FrameReader(stream)
+        while True:
+            rpc = rpc_pb2.RPC()
+            rpc.ParseFromString(await frames.next())
+            self._heard(forwarder)
+            for subscription in rpc.subscriptions[:CONTROL_ENTRIES_MAX]:
+                self.handle_subscription(peer_id, subscription)
+            for message in rpc.publish[:RPC_MESSAGES_MAX]:
+                await self.push_msg(peer_id, message)
+            if rpc.HasField("control"):
+                await self.router.handle_rpc(self._own_topic_only(rpc.control), peer_id)
+
+    def _own_topic_only(self, control: Any) -> Any:
+        # Seen: per-topic state for whatever topic a peer names, and dials to peers that a PRUNE proposes.
+        kept: Any = rpc_pb2.ControlMessage()
+        for name in ("ihave", "graft", "prune"):
+            entries = [e for e in getattr(control, name)[:CONTROL_ENTRIES_MAX] if e.topicID == self._topic]
+            getattr(kept, name).extend(entries)
+        kept.iwant.extend(control.iwant[:CONTROL_ENTRIES_MAX])
+        for prune in kept.prune:
+            prune.ClearField("peers")
+        for entry in (*kept.ihave, *kept.iwant):
+            del entry.messageIDs[CONTROL_IDS_MAX:]
+        return rpc_pb2.RPC(control=kept)
+
+    async def push_msg(self, msg_forwarder: ID, msg: Any) -> None:
+        message_id = msg.from_id + msg.seqno
+        if msg_forwarder != self.my_id:
+            if msg.from_id == self.my_id.to_bytes() or self.seen_messages.has(message_id):
+                self._counters["gossip_duplicate"] += 1
+                return
+            try:
+                self._check(msg_forwarder, msg, message_id)
+            except InvalidMessageError as error:
+                self._counters["gossip_invalid"] += 1
+                log.debug("%s forwarded an invalid message: %s", msg_forwarder, error)
+                return
+            except _Refused as refused:
+                self._counters[refused.refusal.value] += 1
+                return
+            self._deliver(node_key_of(msg.from_id), node_key_of(msg_forwarder.to_bytes()), msg.data)
+        else:
+            self.seen_messages.add(message_id)
+        await self.router.publish(msg_forwarder, msg)
+
+    def _check(self, forwarder: ID, msg: Any, message_id: bytes) -> None:
+        now = trio.current_time()
+        if list(msg.topicIDs) != [self._topic] or len(msg.data) > self._message_bytes_max:
+            raise InvalidMessageError("topic or size")
+        if len(msg.seqno) != 8 or len(msg.signature) != 64:
+            raise InvalidMessageError("seqno or signature length")
+        origin = node_key_of(msg.from_id)
+        if refusal := self._admission.admit_forwarder(node_key_of(forwarder.to_bytes()), now):
+            raise _Refused(refusal)
+        try:
+            authentic = signature_validator(msg)
+        except Exception as error:  # it raises whatever the protobuf and key decoders raise
+            raise InvalidMessageError(f"signature: {error}") from error
+        if not authentic:
+            raise InvalidMessageError("signature")
+        # From here on it counts as seen: its other copies would be charged to the origin again.
+        self.seen_messages.add(message_id)
+        if refusal := self._admission.admit_origin(origin, now):
+            raise _Refused(refusal)
+
+    async def handle_sending_messages(self, peer_id: ID, stream: Any, queue: RpcQueue) -> None:
+        try:
+            while (rpc := await queue.pop()) is not None:
+                rpc.ClearField("senderRecord")
+                body = rpc.SerializeToString()
+                await stream.write(encode_uvarint(len(body)) + body)
+        except Exception as error:  # noqa: BLE001 any failure to write ends this stream alone
+            self._counters["gossip_stream_lost"] += 1
+            log.debug("the gossip stream to %s is lost: %r", peer_id, error)
+            # Not if a newer stream has taken over: the library would drop that one.
+            if self.peers.get(peer_id) is stream:
+                self._handle_dead_peer(peer_id)
+
+    async def write_msg(self, stream: Any, rpc_msg: Any) -> bool:
+        # Past the queue, two tasks would interleave their frames on one stream.
+        queue = self.peer_queues.get(stream.muxed_conn.peer_id)
+        return queue is not None and queue.push(rpc_msg)
+
+    def get_hello_packet(self) -> Any:
+        return rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=self._topic)])
+
+    def rehome(self, peer_id: ID, lost: Any) -> None:
+        """Move gossip to a peer's remaining connection if it ran over `lost` (a muxed connection)."""
+        # Seen: zero gossip while the statistics look healthy, after a peer reconnected with the same key.
+        stream = self.peers.get(peer_id)
+        if stream is not None and stream.muxed_conn is lost:
+            self._handle_dead_peer(peer_id)
+
+    def _forget_all_subscriptions(self, peer_id: ID) -> None:
+        # What a peer subscribes to it said on its own stream: ours may die without that, and a
+        # subscription once forgotten is not repeated.
+        if peer_id not in self._inbound_streams:
+            super()._forget_all_subscriptions(peer_id)
+
+
+class _Refused(Exception):  # noqa: N818 control flow inside this module, not an error
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+
+
+class _SeenCache:
+    """`SeenMessages` under the names that libp2p's router calls."""
+
+    def __init__(self) -> None:
+        self._seen = SeenMessages(SEEN_TTL_S, SEEN_MAX)
+
+    def has(self, message_id: bytes) -> bool:
+        return message_id in self._seen
+
+    def add(self, message_id: bytes) -> None:
+        self._seen.add(message_id, trio.current_time())
+
+
+class _FrameReader:
+    """Length-prefixed frames of a stream (the library reads each prefix byte by byte, at a call each)."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def next(self) -> bytes:
+        """The next frame.
+
+        Raises:
+            InvalidMessageError: its length is not one that a peer of ours sends.
+            StreamEOF: the peer ended the stream; the other errors of a stream pass through.
+        """
+        while True:
+            prefix = _frame_length(self._buffer)
+            if prefix is not None:
+                start, length = prefix
+                if length > RPC_BYTES_MAX:
+                    raise InvalidMessageError(f"an RPC of {length} bytes")
+                if len(self._buffer) >= start + length:
+                    frame = bytes(self._buffer[start : start + length])
+                    del self._buffer[: start + length]
+                    return frame
+            self._buffer += await self._stream.read(65536)
+
+
+def _frame_length(buffer: bytearray) -> tuple[int, int] | None:
+    """Length of the prefix and of the frame, or None if the prefix is not complete yet."""
+    length = 0
+    for index, byte in enumerate(buffer[:4]):
+        length |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return index + 1, length
+    if len(buffer) >= 4:
+        raise InvalidMessageError("an RPC length of more than four bytes")
+    return None

@@ -1,0 +1,243 @@
+"""The gossip node: takes what peers send, keeps it durable, drives the epoch's close, performs its actions.
+
+A thin shell: what is valid is decided by `records`, `log_chain`, `messages`, `epoch_close`; here things are
+received, handed over, stored and sent. Two rules are its own:
+
+1. One step at a time: a machine's actions are performed, in order, before the next event is handled, so
+   that nothing is published whose `Persist` has not returned.
+2. A message that fails is dropped and counted by reason; it never ends a loop. A store that fails ends
+   the node: what cannot be made durable must not be said.
+
+Elsewhere: asking peers (`gossip.pull`), answering them (`gossip.serve`), the network (`gossip.transport`).
+
+Source: PROTOCOL, "Spreading", "Durable before sent".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from contracts.signing import SigningKey
+from gossip.epoch_close import EpochClose
+from gossip.epoch_events import (
+    Action,
+    DataArrived,
+    Event,
+    Finalize,
+    Heard,
+    Persist,
+    Publish,
+    Refused,
+    Settled,
+    Submit,
+)
+from gossip.errors import InvalidMessageError, OwnForkError
+from gossip.log_chain import LogBook, Placement
+from gossip.policy import PoolPolicy
+from gossip.records import Body, PoolId, Record, make_record, parse_record, trust_record, verify_record
+from gossip.settlement import Base
+from gossip.store import Store
+from gossip.tally import Verdict
+from gossip.wire import GOSSIP_BYTES_MAX, RECORD, encode_gossip, kind_of, parse_gossip, parse_message
+from gossip.witness import Witness
+
+CHAIN_ACTIONS_MAX = 64
+OUTBOX_MAX = 256
+
+ChainAction = Finalize | Submit | Settled
+
+_T = TypeVar("_T")
+
+
+class Node:
+    """One agent's part in the pool. Create it with `open_node`."""
+
+    def __init__(
+        self,
+        key: SigningKey,
+        pool: PoolId,
+        policy: PoolPolicy,
+        store: Store,
+        verdict: Verdict,
+        *,
+        base: Base,
+        witness: Witness,
+        now_s: Callable[[], int],
+    ) -> None:
+        self.key = key
+        self.pool = pool
+        self.policy = policy
+        self.store = store
+        self.witness = witness
+        self.now_s = now_s
+        self.logs = LogBook(window_max_s=policy.work.window_max_s)
+        self.machine = EpochClose(key, pool, policy=policy, base=base, logs=self.logs, verdict=verdict)
+        self.wanted = trio.Event()
+        """Set when `machine.wanted` is not empty: `gossip.pull` fetches what it names."""
+        self.drops: Counter[str] = Counter()
+        self.verified = 0
+        self.placed: Counter[str] = Counter()
+        self._chain_send, self.chain_actions = trio.open_memory_channel[ChainAction](CHAIN_ACTIONS_MAX)
+        self._outbox_send, self.outbox = trio.open_memory_channel[bytes](OUTBOX_MAX)
+        self._turn = trio.Lock()
+
+    # The own log.
+
+    async def append(self, body: Body, *, window: int | None = None) -> Record:
+        """Sign the next record of the own log, make it durable, then send it.
+
+        `window` is the journal's number of the work window that becomes this record: it is struck off in
+        the same transaction.
+
+        Raises:
+            OwnForkError: the record would not extend the own log.
+            InvalidMessageError: the body breaks a rule of the log, as a window that starts too early does.
+        """
+        async with self._turn:
+            log = self.logs[self.key.public]
+            record = make_record(self.key, self.pool, log.head.seq + 1, log.head.hash, body)
+            placement = log.place(record, now_s=self.now_s(), window_max_s=self.logs.window_max_s)
+            if placement is not Placement.EXTENDED:
+                raise OwnForkError(f"own record {record.seq} does not extend the own log: {placement.value}")
+            await self._blocking(self.store.append_own, record, window)
+            self.logs.insert(record, now_s=self.now_s())
+            self.witness.hear(self.key.public, self.now_s())
+        self._publish(encode_gossip(RECORD, record.wire))
+        return record
+
+    # What peers send.
+
+    async def take_gossip(self, data: bytes) -> None:
+        """Handle one message of the topic; a bad one is dropped and counted."""
+        try:
+            kind, wire = parse_gossip(data)
+            if kind == RECORD:
+                await self.take_records([wire])
+            else:
+                await self.handle(Heard(parse_message(kind, wire, self.pool)))
+        except InvalidMessageError as error:
+            self.drop("gossip", error)
+
+    async def take_records(self, wires: Sequence[bytes]) -> Counter[Placement]:
+        """Verify, place and store records of peers; those that fail are dropped and counted."""
+        fresh = []
+        for wire in wires:
+            try:
+                parsed = parse_record(wire, self.pool)
+                if parsed.node_key not in self.logs:
+                    raise InvalidMessageError("of no participant: its key is not in the registry")
+                if self.logs[parsed.node_key].knows(parsed.hash):
+                    continue
+                fresh.append(verify_record(parsed))
+            except InvalidMessageError as error:
+                self.drop("record", error)
+        self.verified += len(fresh)
+        async with self._turn:
+            return await self._place(fresh)
+
+    async def _place(self, records: Sequence[Record]) -> Counter[Placement]:
+        placed: Counter[Placement] = Counter()
+        kept = []
+        for record in records:
+            try:
+                placement = self.logs.insert(record, now_s=self.now_s())
+            except InvalidMessageError as error:
+                self.drop("record", error)
+                continue
+            placed[placement] += 1
+            self.placed[placement.value] += 1
+            if placement in (Placement.EXTENDED, Placement.FORKED):
+                kept.append(record)
+                self.witness.hear(record.node_key, self.now_s())
+        if kept:
+            await self._blocking(self.store.append, kept)
+            if self.machine.progress() is not None:
+                await self._perform(self.machine.handle(DataArrived()))
+        return placed
+
+    async def handle(self, event: Event) -> None:
+        """Give an event to the machine and perform what it asks for.
+
+        Raises:
+            InvalidMessageError: the event's message is one that no honest operator sends.
+        """
+        async with self._turn:
+            await self._perform(self.machine.handle(event))
+
+    def drop(self, what: str, error: InvalidMessageError) -> None:
+        """Count a dropped message: by what it was and the part of it that was wrong."""
+        self.drops[f"{what}: {str(error).partition(':')[0][:40]}"] += 1
+
+    # What the machine asks for.
+
+    async def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Persist(epoch=epoch, messages=messages, landed=landed):
+                    await self._blocking(self.store.keep_messages, epoch, messages)
+                    if landed is not None:
+                        await self._blocking(self.store.keep_landed, landed)
+                case Publish(message):
+                    self._publish(encode_gossip(kind_of(message), message.wire))
+                case Refused(_, reason):
+                    self.drop("proposal", InvalidMessageError(reason))
+                case Finalize() | Submit() | Settled():
+                    self._hand_over(action)
+        if self.machine.wanted:
+            self.wanted.set()
+
+    def _hand_over(self, action: ChainAction) -> None:
+        """Pass an action to whoever talks to the chain. Never waits: that task may wait for this turn."""
+        try:
+            self._chain_send.send_nowait(action)
+        except trio.WouldBlock:
+            self.drops["chain action: nobody took it"] += 1  # the machine asks again at its next turn
+
+    def _publish(self, data: bytes) -> None:
+        """Put a message in the outbox. Never waits for a slow peer: what does not fit goes by anti-entropy."""
+        try:
+            if len(data) <= GOSSIP_BYTES_MAX:
+                self._outbox_send.send_nowait(data)
+        except trio.WouldBlock:
+            self.drops["outbox: full"] += 1
+
+    async def _blocking(self, function: Callable[..., _T], *arguments: object) -> _T:
+        return await trio.to_thread.run_sync(functools.partial(function, *arguments))
+
+
+def open_node(
+    key: SigningKey,
+    pool: PoolId,
+    policy: PoolPolicy,
+    store: Store,
+    verdict: Verdict,
+    *,
+    participants: Sequence[bytes],
+    now_s: Callable[[], int],
+) -> Node:
+    """Build a node from what its store holds: base, records, messages of the open epoch, witnessed uptime.
+
+    `participants` are the registered node keys; the own one is among them or joins later.
+
+    Raises:
+        InvalidMessageError: the store holds a record that does not parse; it is damaged.
+    """
+    landed = store.last_landed()
+    base = landed.base() if landed is not None else Base()
+    witness = Witness(policy.work.witness_bucket_s, store.witness())
+    node = Node(key, pool, policy, store, verdict, base=base, witness=witness, now_s=now_s)
+    node.logs.open({*participants, key.public})
+    for node_key, reading in base.readings.items():
+        node.logs.rebase(node_key, reading.head, reading.work_end_s)
+    for wire in store.all_records():
+        record = trust_record(parse_record(wire, pool))
+        if record.node_key in node.logs:
+            node.logs.insert(record, now_s=now_s())
+    for kind, wire in store.messages(base.epoch + 1):
+        node.machine.handle(Heard(parse_message(kind, wire, pool)))
+    return node

@@ -1,0 +1,184 @@
+"""Asking peers for what this node lacks: the loops that make gossip a mere shortcut.
+
+Decides whom to ask and when; what an answer is worth is decided by the parsers and by `gossip.node`. Peers
+are asked at random, because one that is silent or lies must not be asked for ever.
+
+1. Anti-entropy: every `sync_interval_s` (jittered) with one random connected peer of the roster.
+2. While an epoch closes: every `close_interval_s` one random peer for what it holds of the close.
+3. What a decision waits for is asked of one peer after another until it comes.
+4. Own log: before the first own record, operators of more than two thirds of the weight have said how
+   far they know it; a database that was restored must not fork the log.
+
+Source: PROTOCOL, "Spreading", "Records" (own log).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from contracts.model import OperatorSet
+from gossip import sync
+from gossip.epoch_events import CheckpointArrived, DataArrived, Heard, ObjectId
+from gossip.errors import InvalidMessageError, OwnForkError, PeerMisbehavedError, PeerUnavailableError
+from gossip.log_chain import Head, Placement, RecordRange
+from gossip.messages import Observation, parse_observation
+from gossip.node import Node
+from gossip.settlement import verify_checkpoint
+from gossip.sync import CloseRequest, ObjectRequest, RecordsRequest, Request, WatermarksRequest
+from gossip.wire import ATTEST, PROPOSAL, parse_message
+
+BATCHES_PER_SYNC_MAX = 64
+RETRY_S = 1.0
+
+
+class Requester(Protocol):
+    """The part of the transport through which peers are asked."""
+
+    def request(self, peer: bytes, payload: bytes) -> Awaitable[bytes]: ...
+
+
+class Puller:
+    """Asks peers on behalf of one node. `peers` gives the node keys that are connected now."""
+
+    def __init__(
+        self,
+        node: Node,
+        transport: Requester,
+        peers: Callable[[], Sequence[bytes]],
+        *,
+        sync_interval_s: float,
+        close_interval_s: float,
+    ) -> None:
+        self._node = node
+        self._transport = transport
+        self._peers = peers
+        self._sync_interval_s = sync_interval_s
+        self._close_interval_s = close_interval_s
+        self._random = random.Random()
+
+    async def run(self) -> None:
+        """Pull for ever. Cancellation leaves nothing behind."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._every, self._sync_interval_s, self.sync)
+            nursery.start_soon(self._every, self._close_interval_s, self.pull_close)
+            nursery.start_soon(self._fetch_wanted)
+
+    async def recover_own_log(self, operators: OperatorSet) -> None:
+        """Learn how far operators of more than two thirds of the weight know the own log (rule 4).
+
+        Raises:
+            OwnForkError: a peer holds a record that this key signed and that contradicts the own log.
+        """
+        node = self._node
+        heard = {node.key.public}
+        while not operators.is_quorum(sum(o.weight for o in operators.operators if o.node_key in heard)):
+            for peer in self._peers():
+                if peer not in heard and await self._guarded(peer, self.sync):
+                    heard.add(peer)
+            if node.logs[node.key.public].fork is not None:
+                raise OwnForkError("peers hold a record of this key that contradicts this database")
+            await trio.sleep(RETRY_S)
+
+    async def sync(self, peer: bytes) -> None:
+        """Exchange watermarks with `peer` and fetch what it has more of."""
+        node = self._node
+        mine: dict[bytes, Head] = {node_key: node.logs[node_key].head for node_key in node.logs}
+        theirs = sync.parse_heads(await self._ask(peer, WatermarksRequest(mine)))
+        for _ in range(BATCHES_PER_SYNC_MAX):
+            ranges = sync.wanted_after(node.logs, theirs)
+            if not ranges or not await self._fetch_records(peer, ranges):
+                return
+
+    async def pull_close(self, peer: bytes) -> None:
+        """Take over what `peer` holds of the epoch that is closing, if one is."""
+        node = self._node
+        progress = node.machine.progress()
+        if progress is None:
+            return
+        state = sync.parse_close(await self._ask(peer, CloseRequest(progress.epoch)))
+        known = {m.digest for m in node.machine.messages(progress.epoch) if isinstance(m, Observation)}
+        for digest in state.observations:
+            if digest not in known:
+                await self._fetch_object(peer, ObjectId(kind="observation", id=digest))
+        for kind, wires in ((PROPOSAL, state.proposals), (ATTEST, state.attests)):
+            for wire in wires:
+                if not node.machine.holds(wire):
+                    await node.handle(Heard(parse_message(kind, wire, node.pool)))
+
+    async def _fetch_wanted(self) -> None:
+        node = self._node
+        while True:
+            await node.wanted.wait()
+            for wanted in node.machine.wanted:
+                peer = self._pick()
+                if peer is not None and wanted in node.machine.wanted:
+                    await self._guarded(peer, functools.partial(self._fetch, wanted))
+            if not node.machine.wanted:
+                node.wanted = trio.Event()
+            await trio.sleep(RETRY_S / 4)
+
+    async def _fetch(self, wanted: object, peer: bytes) -> None:
+        if isinstance(wanted, ObjectId):
+            await self._fetch_object(peer, wanted)
+        elif isinstance(wanted, RecordRange):
+            await self._fetch_records(peer, (wanted,))
+
+    async def _fetch_records(self, peer: bytes, ranges: tuple[RecordRange, ...]) -> bool:
+        """Fetch one batch; whether it brought anything new."""
+        placed = await self._node.take_records(sync.parse_records(await self._ask(peer, RecordsRequest(ranges))))
+        return bool(placed[Placement.EXTENDED] or placed[Placement.FORKED])
+
+    async def _fetch_object(self, peer: bytes, wanted: ObjectId) -> None:
+        """Fetch an object, if the peer has it, and hand it over."""
+        node = self._node
+        data = sync.parse_object(await self._ask(peer, ObjectRequest(wanted)))
+        if data is None:
+            return
+        match wanted.kind:
+            case "observation":
+                observation = parse_observation(data, node.pool)
+                if observation.digest != wanted.id:
+                    raise InvalidMessageError("object: not the observation that was asked for")
+                await node.handle(Heard(observation))
+            case "checkpoint":
+                settlement = await trio.to_thread.run_sync(verify_checkpoint, data, wanted.id)
+                await node.handle(CheckpointArrived(settlement))
+            case _:
+                if hashlib.sha256(data).digest() != wanted.id:
+                    raise InvalidMessageError("object: not the collateral that was asked for")
+                await trio.to_thread.run_sync(node.store.keep_collateral, wanted.id, data)
+                await node.handle(DataArrived())
+
+    async def _every(self, interval_s: float, pull: Callable[[bytes], Awaitable[None]]) -> None:
+        while True:
+            await trio.sleep(interval_s * self._random.uniform(0.75, 1.25))
+            peer = self._pick()
+            if peer is not None:
+                await self._guarded(peer, pull)
+
+    def _pick(self) -> bytes | None:
+        peers = self._peers()
+        return self._random.choice(peers) if peers else None
+
+    async def _ask(self, peer: bytes, request: Request) -> bytes:
+        answer = await self._transport.request(peer, sync.encode_request(request))
+        self._node.witness.hear(peer, self._node.now_s())
+        return answer
+
+    async def _guarded(self, peer: bytes, pull: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Pull from one peer; one that fails or lies is counted and left. Whether it answered well."""
+        try:
+            await pull(peer)
+        except (PeerUnavailableError, PeerMisbehavedError) as error:
+            self._node.drops[f"peer: {type(error).__name__}"] += 1
+            return False
+        except InvalidMessageError as error:
+            self._node.drop("answer", error)
+            return False
+        return True

@@ -1,0 +1,247 @@
+"""Records: every kind survives the wire, and nothing that differs from what was signed is taken for it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pool_fixture import POOL, evidence, key, work
+
+from gossip import codec
+from gossip.errors import InvalidMessageError
+from gossip.records import (
+    QUOTE_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    TAG,
+    Body,
+    CloseBody,
+    EvidenceBody,
+    PoolId,
+    ReceiptBody,
+    Record,
+    Unit,
+    WorkBody,
+    make_record,
+    parse_record,
+    verify_record,
+)
+
+uint32 = st.integers(0, 2**32 - 1)
+uint48 = st.integers(0, 2**48 - 1)
+hashes = st.binary(min_size=32, max_size=32)
+KEY = key(0)
+
+
+@st.composite
+def works(draw: st.DrawFn) -> WorkBody:
+    start_s = draw(st.integers(0, 2**32 - 2))
+    end_s = draw(st.integers(start_s + 1, 2**32 - 1))
+    units = sorted(draw(st.sets(st.integers(1, 255), max_size=16)))
+    return WorkBody(
+        start_s=start_s,
+        end_s=end_s,
+        source=draw(st.text(max_size=32)),
+        provenance=draw(st.text(max_size=128)),
+        counters=tuple((unit, draw(uint48)) for unit in units),
+        gpu_seconds=draw(st.none() | uint32),
+        energy_mj=draw(st.none() | st.integers(0, 2**63 - 1)),
+        failed=draw(st.none() | uint32),
+        latency_ms=draw(st.none() | st.tuples(uint32, uint32, uint32).map(lambda q: tuple(sorted(q)))),
+        gap_s=draw(st.integers(0, end_s - start_s)),
+        evidence=draw(st.none() | hashes),
+    )
+
+
+EVIDENCE = st.builds(
+    EvidenceBody,
+    quote=st.binary(max_size=2000),
+    gpu_report=st.none() | st.binary(max_size=2000),
+    collateral_digest=hashes,
+    anchor_seqno=uint32,
+    anchor_root_hash=hashes,
+    anchor_time_s=uint32,
+)
+RECEIPTS = st.builds(
+    ReceiptBody,
+    signer=hashes,
+    job_id=st.binary(max_size=64),
+    participant=hashes,
+    time_s=uint32,
+    tokens=uint48,
+    signature=st.binary(min_size=64, max_size=64),
+)
+BODIES = st.one_of(works(), EVIDENCE, RECEIPTS, st.just(CloseBody()))
+
+
+@given(BODIES, st.integers(1, 2**63 - 1), hashes)
+def test_every_kind_survives_the_wire(body: Body, seq: int, prev_hash: bytes) -> None:
+    record = make_record(KEY, POOL, seq, prev_hash, body)
+    again = verify_record(parse_record(record.wire, POOL))
+    assert again == record
+    assert type(again) is Record
+    assert (again.body, again.seq, again.prev_hash, again.node_key) == (body, seq, prev_hash, KEY.public)
+    assert again.hash == hashlib.sha256(again.signed).digest()
+
+
+@given(works(), st.data())
+def test_any_changed_byte_is_refused(body: WorkBody, data: st.DataObject) -> None:
+    wire = bytearray(make_record(KEY, POOL, 1, bytes(32), body).wire)
+    wire[data.draw(st.integers(0, len(wire) - 1))] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(InvalidMessageError):
+        verify_record(parse_record(bytes(wire), POOL))
+
+
+def fields(record: Record) -> list[codec.Value]:
+    return list(codec.decode(record.signed, bytes_max=RECORD_BYTES_MAX))
+
+
+def sealed(items: list[codec.Value]) -> bytes:
+    return codec.seal(codec.encode(items), KEY)
+
+
+WORK = make_record(KEY, POOL, 7, b"\x01" * 32, work(100, 160, 5000, b"\x02" * 32))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seq", 8),
+        ("prev_hash", b"\x03" * 32),
+        ("start_s", 101),
+        ("end_s", 159),
+        ("source", "other"),
+        ("provenance", "other"),
+        ("counters", ((Unit.PROMPT_TOKEN.value, 1),)),
+        ("gpu_seconds", 0),
+        ("energy_mj", 0),
+        ("failed", None),
+        ("latency_ms", None),
+        ("gap_s", 1),
+        ("evidence", None),
+    ],
+)
+def test_a_field_that_changes_changes_the_hash_and_breaks_the_signature(field: str, value: object) -> None:
+    if field in ("seq", "prev_hash"):
+        other = make_record(KEY, POOL, **({"seq": 7, "prev_hash": b"\x01" * 32} | {field: value}), body=WORK.body)
+    else:
+        other = make_record(KEY, POOL, 7, b"\x01" * 32, replace(WORK.body, **{field: value}))
+    assert other.hash != WORK.hash
+    forged = codec.encode((other.signed, WORK.signature))
+    with pytest.raises(InvalidMessageError, match="signature"):
+        verify_record(parse_record(forged, POOL))
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [
+        pytest.param(0, "gpupool/record/2", id="tag of another version"),
+        pytest.param(0, TAG.encode(), id="tag as bytes"),
+        pytest.param(1, POOL.network + 1, id="other network"),
+        pytest.param(2, bytes(32), id="other pool"),
+        pytest.param(3, bytes(31), id="short key"),
+        pytest.param(4, 0, id="number 0"),
+        pytest.param(4, -1, id="number -1"),
+        pytest.param(4, 1 << 63, id="number of 64 bits"),
+        pytest.param(4, True, id="number true"),
+        pytest.param(5, bytes(33), id="long hash"),
+        pytest.param(5, None, id="no hash"),
+        pytest.param(6, 0, id="kind 0"),
+        pytest.param(6, 5, id="kind 5"),
+        pytest.param(6, 1, id="a work body called evidence"),
+        pytest.param(6, 4, id="a work body called close"),
+        pytest.param(7, (), id="empty body"),
+    ],
+)
+def test_a_header_out_of_range_is_refused_although_signed(index: int, value: codec.Value) -> None:
+    items = fields(WORK)
+    items[index] = value
+    with pytest.raises(InvalidMessageError):
+        parse_record(sealed(items), POOL)
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [
+        pytest.param(0, 160, id="empty window"),
+        pytest.param(0, 161, id="window backwards"),
+        pytest.param(1, 1 << 32, id="end of 33 bits"),
+        pytest.param(2, "s" * 33, id="long source"),
+        pytest.param(3, "p" * 129, id="long provenance"),
+        pytest.param(4, ((2, 1), (1, 1)), id="units descend"),
+        pytest.param(4, ((1, 1), (1, 1)), id="unit twice"),
+        pytest.param(4, ((0, 1),), id="unit 0"),
+        pytest.param(4, ((256, 1),), id="unit of 9 bits"),
+        pytest.param(4, ((1, 1 << 48),), id="amount of 49 bits"),
+        pytest.param(4, ((1, -1),), id="negative amount"),
+        pytest.param(4, tuple((i, 1) for i in range(1, 18)), id="17 counters"),
+        pytest.param(4, ((1,),), id="counter without amount"),
+        pytest.param(6, 1 << 63, id="energy of 64 bits"),
+        pytest.param(7, "0", id="failed as text"),
+        pytest.param(8, (3, 2, 4), id="quantiles descend"),
+        pytest.param(8, (1, 2), id="two quantiles"),
+        pytest.param(9, 61, id="gap longer than the window"),
+        pytest.param(10, bytes(31), id="short evidence hash"),
+    ],
+)
+def test_a_work_field_out_of_range_is_refused_although_signed(index: int, value: codec.Value) -> None:
+    items = fields(WORK)
+    body = list(items[7])
+    body[index] = value
+    items[7] = tuple(body)
+    with pytest.raises(InvalidMessageError):
+        parse_record(sealed(items), POOL)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        replace(evidence(), quote=bytes(QUOTE_BYTES_MAX + 1)),
+        replace(evidence(), collateral_digest=bytes(31)),
+        replace(evidence(), anchor_seqno=1 << 32),
+        ReceiptBody(
+            signer=bytes(32), job_id=bytes(65), participant=bytes(32), time_s=0, tokens=0, signature=bytes(64)
+        ),
+    ],
+)
+def test_an_own_body_out_of_range_is_not_signed(body: Body) -> None:
+    with pytest.raises(InvalidMessageError):
+        make_record(KEY, POOL, 1, bytes(32), body)
+
+
+def test_the_largest_evidence_fits() -> None:
+    body = replace(evidence(), quote=bytes(QUOTE_BYTES_MAX), gpu_report=bytes(12 * 1024))
+    assert len(make_record(KEY, POOL, 1, bytes(32), body).wire) <= RECORD_BYTES_MAX
+
+
+def test_of_another_pool_network_or_key() -> None:
+    for pool in (PoolId(POOL.network, bytes(32)), PoolId(-3, POOL.account)):
+        with pytest.raises(InvalidMessageError, match="pool"):
+            parse_record(WORK.wire, pool)
+    items = fields(WORK)
+    items[3] = key(1).public
+    with pytest.raises(InvalidMessageError, match="signature"):
+        verify_record(parse_record(sealed(items), POOL))
+
+
+def test_a_record_longer_than_the_limit_is_refused_unread() -> None:
+    with pytest.raises(InvalidMessageError, match="size"):
+        parse_record(bytes(RECORD_BYTES_MAX + 1), POOL)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidMessageError):
+        parse_record(data, POOL)
+    with pytest.raises(InvalidMessageError):
+        parse_record(codec.seal(data, KEY), POOL)
+
+
+@given(st.recursive(st.none() | st.integers(-5, 5) | st.binary(max_size=33), st.lists, max_leaves=12))
+def test_signed_garbage_of_the_right_shape_is_refused(body: codec.Value) -> None:
+    for kind in (1, 2, 3):
+        items = [TAG, POOL.network, POOL.account, KEY.public, 1, bytes(32), kind, body]
+        with pytest.raises(InvalidMessageError):
+            parse_record(sealed(items), POOL)

@@ -1,0 +1,442 @@
+"""The tally: what was worked is paid once, never more than the pot, whatever the order of arrival."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pool_fixture import (
+    POOL,
+    POT_NANOTON,
+    START_S,
+    Author,
+    fill,
+    frame,
+    key,
+    log_book,
+    participant,
+    policy,
+    verdict,
+)
+
+from contracts.model import Leaf, Participant
+from gossip.errors import DataUnavailableError
+from gossip.log_chain import GENESIS, LogBook
+from gossip.messages import Observation, ObservedLog, make_observation
+from gossip.policy import PoolPolicy
+from gossip.records import CloseBody, EvidenceBody, ReceiptBody, Record, Unit, WorkBody
+from gossip.settlement import EVIDENCE_KEPT_MAX, Base, Settlement
+from gossip.tally import EpochFrame, settle, tally
+
+LONG_S = 10**6
+"""More witnessed seconds than any test works."""
+
+
+def observe_all(logs: LogBook, base: Base, n: int, witnessed_s: int | Sequence[int] = LONG_S) -> list[Observation]:
+    """Every operator names every head; the participants' witnessed seconds are as given."""
+    seconds = [witnessed_s] * n if isinstance(witnessed_s, int) else witnessed_s
+    return [
+        make_observation(
+            key(i),
+            POOL,
+            epoch=base.epoch + 1,
+            set_id=1,
+            policy_hash=policy().hash,
+            base=base.payload_hash,
+            logs={
+                key(k).public: ObservedLog(head=logs[key(k).public].head, witnessed_s=seconds[k], worker_tokens=0)
+                for k in range(n)
+            },
+            forks=(),
+        )
+        for i in range(n)
+    ]
+
+
+@dataclass
+class Epochs:
+    """A pool of `n` that settles one epoch after another, all heads seen by all."""
+
+    n: int = 2
+    policy: PoolPolicy = dataclasses.field(default_factory=policy)
+
+    def __post_init__(self) -> None:
+        self.logs = log_book(self.n)
+        self.authors = [Author(i) for i in range(self.n)]
+        self.base = Base()
+        self.participants: tuple[Participant, ...] = tuple(participant(i) for i in range(self.n))
+        self.verdict = verdict
+
+    def frame(self) -> EpochFrame:
+        made = frame(self.n, self.base.epoch + 1)
+        return replace(made, participants=self.participants, policy=self.policy)
+
+    def settle(self, witnessed_s: int | Sequence[int] = LONG_S) -> Settlement:
+        for author in self.authors:
+            fill(self.logs, [r for r in author.records if not self.logs[r.node_key].knows(r.hash)])
+        observations = observe_all(self.logs, self.base, self.n, witnessed_s)
+        settlement = settle(self.frame(), self.base, observations, self.logs, self.verdict)
+        self.base = settlement.base()
+        for node_key, reading in settlement.readings.items():
+            self.logs.rebase(node_key, reading.head, reading.work_end_s)
+        return settlement
+
+
+def leaf_of(settlement: Settlement, i: int) -> Leaf:
+    return next(leaf for leaf in settlement.leaves if leaf.participant == participant(i).address)
+
+
+def test_figures_of_one_window() -> None:
+    pool = Epochs()
+    pool.authors[0].prove()
+    pool.authors[0].work(seconds=10, tokens=1000, gap_s=2)
+    settlement = pool.settle()
+    leaf = leaf_of(settlement, 0)
+    assert (leaf.uptime_s, leaf.tokens, leaf.tasks, leaf.quality) == (8, 1000, 10, 1000)
+    assert leaf.earned_nanoton == POT_NANOTON
+    idle = leaf_of(settlement, 1)
+    assert (idle.uptime_s, idle.tokens, idle.score, idle.earned_nanoton) == (0, 0, 0, 0)
+    payload = settlement.payload
+    assert (payload.tokens, payload.tasks, payload.count) == (1000, 10, 2)
+    assert payload.total_earned_nanoton == POT_NANOTON
+    assert payload.total_score == leaf.score
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_the_order_of_records_observations_and_participants_does_not_matter(data: st.DataObject) -> None:
+    n = 4
+    authors = [Author(i) for i in range(n)]
+    for author in authors:
+        author.prove()
+        for _ in range(data.draw(st.integers(0, 4))):
+            author.work(seconds=data.draw(st.integers(1, 60)), tokens=data.draw(st.integers(0, 90_000)))
+    records = [record for author in authors for record in author.records]
+    witnessed = data.draw(st.lists(st.integers(0, 200), min_size=n, max_size=n))
+
+    def compute(shuffle: Callable[[list], list]) -> Settlement:
+        logs = log_book(n)
+        pending = shuffle(records)
+        for _ in range(max(len(a.records) for a in authors)):
+            fill(logs, pending)
+        observations = shuffle(observe_all(logs, Base(), n, witnessed))
+        shuffled = replace(frame(n), participants=tuple(shuffle(list(frame(n).participants))))
+        return settle(shuffled, Base(), observations, logs, verdict)
+
+    random = data.draw(st.randoms(use_true_random=False))
+    expected = compute(list)
+    other = compute(lambda items: random.sample(items, len(items)))
+    assert other.payload == expected.payload
+    assert other.leaves == expected.leaves
+    assert other.payload_hash == expected.payload_hash
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 60)), min_size=1, max_size=6),
+    st.lists(st.integers(0, 1000), min_size=6, max_size=6),
+    st.integers(0, 10**18),
+)
+@settings(deadline=None)
+def test_never_more_than_the_pot_and_dust_of_less_than_one_nano_each(
+    work: list[tuple[int, int]], reputations: list[int], pot: int
+) -> None:
+    n = len(work)
+    pool = Epochs(n)
+    pool.participants = tuple(replace(participant(i), reputation=reputations[i]) for i in range(n))
+    for author, (tokens, seconds) in zip(pool.authors, work, strict=True):
+        author.prove()
+        if seconds:
+            author.work(seconds=seconds, tokens=tokens)
+    fill(pool.logs, [record for author in pool.authors for record in author.records])
+    framed = replace(pool.frame(), pot_nanoton=pot)
+    settlement = settle(framed, Base(), observe_all(pool.logs, Base(), n), pool.logs, verdict)
+    earned = sum(leaf.earned_nanoton for leaf in settlement.leaves)
+    assert earned == settlement.payload.total_earned_nanoton <= pot
+    if settlement.payload.total_score:
+        assert earned > pot - n
+
+
+def test_uptime_is_capped_by_what_was_witnessed_and_tokens_by_uptime() -> None:
+    pool = Epochs()
+    for author in pool.authors:
+        author.prove()
+        author.work(seconds=60, tokens=60_000)
+    settlement = pool.settle(witnessed_s=(15, LONG_S))
+    assert leaf_of(settlement, 0).uptime_s == 15
+    assert leaf_of(settlement, 0).tokens == 15 * pool.policy.work.tokens_per_s_max
+    assert leaf_of(settlement, 1).uptime_s == 60
+    assert leaf_of(settlement, 1).tokens == 60_000
+
+
+def test_more_tokens_per_second_than_the_policy_allows_are_not_credited() -> None:
+    pool = Epochs()
+    pool.authors[0].prove()
+    pool.authors[0].work(seconds=10, tokens=10_000_000)
+    assert leaf_of(pool.settle(), 0).tokens == 10 * pool.policy.work.tokens_per_s_max
+
+
+def test_nobody_earns_without_being_witnessed() -> None:
+    pool = Epochs()
+    pool.authors[0].prove()
+    pool.authors[0].work()
+    leaf = leaf_of(pool.settle(witnessed_s=0), 0)
+    assert (leaf.uptime_s, leaf.tokens, leaf.tasks, leaf.quality, leaf.score) == (0, 0, 0, 0, 0)
+
+
+def test_witnessed_time_that_was_not_credited_covers_records_that_come_late() -> None:
+    pool = Epochs()
+    author = pool.authors[0]
+    author.prove()
+    author.work(seconds=10)
+    assert leaf_of(pool.settle(witnessed_s=30), 0).uptime_s == 10
+    author.work(seconds=30)
+    assert leaf_of(pool.settle(witnessed_s=40), 0).uptime_s == 30  # 20 s of the first epoch, 10 s of the second
+    author.work(seconds=30)
+    assert leaf_of(pool.settle(witnessed_s=40), 0).uptime_s == 0
+
+
+def test_witnessed_time_lapses_when_it_is_older_than_the_carry() -> None:
+    pool = Epochs()
+    pool.policy = dataclasses.replace(
+        pool.policy, work=policy_work(pool.policy, witness_carry_s=20)
+    )
+    author = pool.authors[0]
+    author.prove()
+    pool.settle(witnessed_s=100)
+    for _ in range(5):
+        author.work(seconds=10)
+    assert leaf_of(pool.settle(witnessed_s=100), 0).uptime_s == 20
+
+
+def policy_work(base: PoolPolicy, **changes: object) -> object:
+    fields = {name: getattr(base.work, name) for name in base.work.__struct_fields__}
+    return type(base.work)(**(fields | changes))
+
+
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any), st.lists(st.integers(1, 60), min_size=6, max_size=6))
+@settings(deadline=None)
+def test_a_window_counts_once_however_the_epochs_cut_the_log(per_epoch: list[int], lengths: list[int]) -> None:
+    pool = Epochs(1)
+    author = pool.authors[0]
+    author.prove()
+    total = worked = 0
+    for epoch, count in enumerate(per_epoch):
+        for length in lengths[: 2 * epoch][:count]:
+            author.work(seconds=length, tokens=length)
+            worked += length
+        total += leaf_of(pool.settle(), 0).uptime_s
+    assert total == worked
+
+
+def test_a_record_that_missed_its_epoch_keeps_its_value() -> None:
+    pools = Epochs(1), Epochs(1)
+    for pool, is_late in zip(pools, (False, True), strict=True):
+        author = pool.authors[0]
+        author.prove()
+        if is_late:
+            pool.settle(witnessed_s=60)
+        author.work(seconds=50, tokens=5000)
+        settlement = pool.settle(witnessed_s=60)
+        leaf = leaf_of(settlement, 0)
+        assert (leaf.uptime_s, leaf.tokens) == (50, 5000)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "counts"),
+    [
+        (0, 3600, True),
+        (1, 3600, False),
+        (0, 9, False),
+        (0, 10, True),
+        (-100, 10, True),
+    ],
+)
+def test_a_window_counts_only_inside_the_evidence_that_it_names(start_s: int, end_s: int, counts: bool) -> None:
+    pool = Epochs(1)
+    pool.verdict = lambda _key, _body: (START_S + start_s, START_S + end_s)
+    pool.authors[0].prove()
+    pool.authors[0].work(seconds=10)
+    assert leaf_of(pool.settle(), 0).uptime_s == (10 if counts else 0)
+
+
+def test_work_without_with_refused_or_with_anothers_evidence_earns_nothing() -> None:
+    pool = Epochs(2)
+    good, bad = pool.authors
+    good.prove()
+    good.work(evidence=None)
+    bad.append(replace(good.records[0].body, quote=b"bad"))
+    bad.work(evidence=bad.records[0].hash)
+    bad.work(evidence=good.records[0].hash)
+    settlement = pool.settle()
+    assert [leaf_of(settlement, i).uptime_s for i in (0, 1)] == [0, 0]
+    assert settlement.payload.total_earned_nanoton == 0
+
+
+def test_evidence_of_an_earlier_epoch_still_covers() -> None:
+    pool = Epochs(1)
+    author = pool.authors[0]
+    author.prove()
+    pool.settle()
+    author.work(seconds=10)
+    assert leaf_of(pool.settle(), 0).uptime_s == 10
+    assert [w.record for w in pool.base.reading(key(0).public).evidence] == [author.evidence_hash]
+
+
+def test_kept_evidence_is_bounded_and_expired_one_is_forgotten() -> None:
+    pool = Epochs(1)
+    author = pool.authors[0]
+    for i in range(EVIDENCE_KEPT_MAX + 3):
+        author.prove(START_S - 1000 + i)
+    pool.settle()
+    kept = pool.base.reading(key(0).public).evidence
+    assert [w.record for w in kept] == [r.hash for r in author.records[-EVIDENCE_KEPT_MAX:]]
+    author.end_s = START_S + 90_000
+    author.work()
+    pool.settle()
+    assert pool.base.reading(key(0).public).evidence == ()
+
+
+def test_collateral_that_is_missing_delays_the_tally_and_says_what_to_fetch() -> None:
+    pool = Epochs(1)
+
+    def missing(_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+        raise DataUnavailableError("collateral", frozenset({body.collateral_digest}))
+
+    pool.verdict = missing
+    pool.authors[0].prove()
+    with pytest.raises(DataUnavailableError) as caught:
+        pool.settle()
+    assert caught.value.missing == {bytes(32)}
+
+
+def test_units_are_never_mixed() -> None:
+    adjusted = ((Unit.PROMPT_TOKEN.value, 100), (Unit.ADJUSTED_TOKEN.value, 7), (Unit.TASK.value, 3))
+    for units, expected in (((1,), 100), ((3,), 7), ((2,), 0), ((1, 2), 100)):
+        pool = Epochs(1)
+        pool.policy = dataclasses.replace(pool.policy, work=policy_work(pool.policy, token_units=units))
+        pool.authors[0].prove()
+        pool.authors[0].work(counters=adjusted)
+        leaf = leaf_of(pool.settle(), 0)
+        assert (leaf.tokens, leaf.tasks) == (expected, 3)
+
+
+def test_receipts_alone_earn_nothing_yet() -> None:
+    pool = Epochs(1)
+    receipt = ReceiptBody(
+        signer=bytes(32), job_id=b"job", participant=key(0).public, time_s=START_S, tokens=10**6, signature=bytes(64)
+    )
+    pool.authors[0].append(receipt)
+    leaf = leaf_of(pool.settle(), 0)
+    assert (leaf.tokens, leaf.score) == (0, 0)
+
+
+def test_who_leaves_keeps_what_was_earned_and_gets_nothing_more() -> None:
+    pool = Epochs(2)
+    for author in pool.authors:
+        author.prove()
+        author.work()
+    before = leaf_of(pool.settle(), 1).earned_nanoton
+    assert before > 0
+    pool.participants = pool.participants[:1]
+    pool.authors[0].work()
+    pool.n = 1
+    settlement = pool.settle()
+    leaf = leaf_of(settlement, 1)
+    assert leaf == Leaf(
+        participant=participant(1).address,
+        earned_nanoton=before,
+        score=0,
+        tokens=0,
+        tasks=0,
+        uptime_s=0,
+        quality=0,
+        reputation=0,
+    )
+    assert settlement.payload.total_earned_nanoton <= 2 * POT_NANOTON
+    assert leaf_of(settlement, 0).earned_nanoton == POT_NANOTON // 2 + POT_NANOTON
+    assert key(1).public in settlement.readings  # its log is not counted again if it comes back
+
+
+def test_who_joins_starts_at_nothing() -> None:
+    pool = Epochs(2)
+    everyone, pool.participants, pool.n = pool.participants, pool.participants[:1], 1
+    assert pool.settle().payload.count == 1
+    pool.participants, pool.n = everyone, 2
+    pool.authors[1].prove()
+    pool.authors[1].work()
+    settlement = pool.settle()
+    assert (settlement.payload.count, leaf_of(settlement, 1).earned_nanoton) == (2, POT_NANOTON)
+
+
+def test_nothing_after_a_close_counts_not_even_in_a_later_epoch() -> None:
+    pool = Epochs(1)
+    author = pool.authors[0]
+    author.prove()
+    author.work()
+    author.append(CloseBody())
+    assert leaf_of(pool.settle(), 0).uptime_s == 10
+    author.work()
+    assert leaf_of(pool.settle(), 0).uptime_s == 0
+
+
+def test_chained_epochs_name_their_predecessor() -> None:
+    pool = Epochs(1)
+    first = pool.settle()
+    second = pool.settle()
+    assert first.payload.prev == bytes(32)
+    assert second.payload.prev == first.payload_hash
+    assert (first.payload.epoch, second.payload.epoch) == (1, 2)
+
+
+def test_a_participant_whose_log_nobody_named_has_a_leaf_without_work() -> None:
+    settlement = tally(frame(2), Base(), {}, log_book(2), verdict)
+    assert settlement.payload.count == 2
+    assert settlement.readings == {}
+
+
+def walk(value: object) -> Iterator[object]:
+    yield value
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from walk(getattr(value, field.name))
+    elif isinstance(value, dict):
+        for item in value.items():
+            yield from walk(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from walk(item)
+
+
+def test_there_is_no_float_in_a_settlement() -> None:
+    pool = Epochs(3)
+    for i, author in enumerate(pool.authors):
+        author.prove()
+        author.work(seconds=7, tokens=333 * (i + 1), failed=i, latency_ms=(1, 3001, 5000))
+    settlement = pool.settle()
+    assert not [value for value in walk(settlement) if isinstance(value, float)]
+    assert settlement.payload.total_score > 0
+    assert 0 < leaf_of(settlement, 1).quality < 1000
+
+
+def test_latency_is_weighted_by_tasks_and_failures_count() -> None:
+    pool = Epochs(1)
+    author = pool.authors[0]
+    author.prove()
+    tasks = lambda count: ((Unit.TASK.value, count),)  # noqa: E731
+    author.work(counters=tasks(30), latency_ms=(1, 2000, 9000), failed=0)
+    author.work(counters=tasks(10), latency_ms=(1, 6000, 9000), failed=1)
+    author.work(counters=tasks(0), latency_ms=(1, 60_000, 90_000), failed=0)  # measured nothing: weighs nothing
+    author.work(counters=tasks(0), latency_ms=None, failed=None)
+    # p95 3000 ms against 2000: 666; 1 of 41 failed is 24 per mille of 100: 760.
+    assert leaf_of(pool.settle(), 0).quality == (760 + 666) // 2
+
+
+
+def test_a_genesis_log_is_no_work() -> None:
+    pool = Epochs(1)
+    assert leaf_of(pool.settle(), 0).uptime_s == 0
+    assert pool.base.reading(key(0).public).head == GENESIS

@@ -1,0 +1,305 @@
+"""A pool in memory for tests of the gossip core: keys, policy, records, a chain that settles."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from contracts.model import (
+    NANO,
+    ZERO_HASH,
+    Address,
+    Landed,
+    OpenEpoch,
+    Operator,
+    OperatorSet,
+    Participant,
+    ParticipantStatus,
+    SettlePayload,
+)
+from contracts.signing import SigningKey
+from gossip.epoch_close import EpochClose
+from gossip.epoch_events import Action, Advanced, ChainView, Finalize, Heard, Message, Publish, Settled, Submit
+from gossip.log_chain import GENESIS, Head, LogBook
+from gossip.policy import PoolPolicy, parse_policy
+from gossip.records import EvidenceBody, PoolId, Record, Unit, WorkBody, make_record
+from gossip.settlement import Base, Settlement
+from gossip.tally import EpochFrame
+
+POOL = PoolId(-217, hashlib.sha256(b"pool").digest())
+START_S = 1_800_000_000
+EPOCH_S = 100
+POT_NANOTON = 10 * NANO
+POLICY_TEXT = """
+[timing]
+settle_delay_s = 10
+collect_s = 10
+view_s = 20
+stage_s = 5
+[work]
+window_max_s = 60
+token_units = [1, 2]
+tokens_per_s_max = 1000
+witness_bucket_s = 5
+witness_carry_s = 86400
+[score]
+strategy = "weighted"
+tokens = 500
+uptime = 200
+tasks = 200
+quality = 100
+[quality]
+latency_p95_target_ms = 2000
+failure_max_per_mille = 100
+[attestation]
+"""
+
+
+def policy() -> PoolPolicy:
+    return parse_policy(POLICY_TEXT)
+
+
+def key(i: int) -> SigningKey:
+    return SigningKey(hashlib.sha256(b"node %d" % i).digest())
+
+
+def participant(i: int) -> Participant:
+    return Participant(
+        address=Address(0, hashlib.sha256(b"owner %d" % i).digest()),
+        node_key=key(i).public,
+        stake_nanoton=100 * NANO,
+        status=ParticipantStatus.ACTIVE,
+        reputation=500,
+        joined_s=START_S,
+    )
+
+
+def operator_set(n: int, weights: Sequence[int] | None = None) -> OperatorSet:
+    weights = weights or [1] * n
+    return OperatorSet(
+        set_id=1, operators=tuple(Operator(node_key=key(i).public, weight=w) for i, w in enumerate(weights))
+    )
+
+
+def frame(n: int, epoch: int = 1, *, weights: Sequence[int] | None = None) -> EpochFrame:
+    return EpochFrame(
+        epoch=epoch,
+        end_s=START_S + EPOCH_S * epoch,
+        pot_nanoton=POT_NANOTON,
+        operators=operator_set(n, weights),
+        policy=policy(),
+        participants=tuple(participant(i) for i in range(n)),
+    )
+
+
+def evidence(time_s: int = START_S - 1000) -> EvidenceBody:
+    return EvidenceBody(
+        quote=b"quote",
+        gpu_report=None,
+        collateral_digest=bytes(32),
+        anchor_seqno=1,
+        anchor_root_hash=bytes(32),
+        anchor_time_s=time_s,
+    )
+
+
+def work(start_s: int, end_s: int, tokens: int, evidence_hash: bytes, **changes: object) -> WorkBody:
+    body = WorkBody(
+        start_s=start_s,
+        end_s=end_s,
+        source="engine",
+        provenance="vllm",
+        counters=(
+            (Unit.PROMPT_TOKEN, tokens // 2),
+            (Unit.GENERATION_TOKEN, tokens - tokens // 2),
+            (Unit.TASK, tokens // 100),
+        ),
+        gpu_seconds=None,
+        energy_mj=None,
+        failed=0,
+        latency_ms=(100, 200, 300),
+        gap_s=0,
+        evidence=evidence_hash,
+    )
+    return replace(body, **changes)
+
+
+def verdict(_node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+    """Every quote is good for 24 h from its anchor, but `b"bad"`."""
+    return None if body.quote == b"bad" else (body.anchor_time_s, body.anchor_time_s + 86_400)
+
+
+@dataclass
+class Author:
+    """Writes the log of participant `i`."""
+
+    i: int
+    head: Head = GENESIS
+    end_s: int = START_S
+    evidence_hash: bytes = ZERO_HASH
+    records: list[Record] = field(default_factory=list)
+
+    def append(self, body: object) -> Record:
+        record = make_record(key(self.i), POOL, self.head.seq + 1, self.head.hash, body)
+        self.head = Head(record.seq, record.hash)
+        self.records.append(record)
+        return record
+
+    def prove(self, time_s: int = START_S - 1000) -> Record:
+        record = self.append(evidence(time_s))
+        self.evidence_hash = record.hash
+        return record
+
+    def work(self, seconds: int = 10, tokens: int = 1000, **changes: object) -> Record:
+        record = self.append(work(self.end_s, self.end_s + seconds, tokens, self.evidence_hash, **changes))
+        self.end_s += seconds
+        return record
+
+
+def log_book(n: int) -> LogBook:
+    logs = LogBook(window_max_s=60)
+    logs.open(key(i).public for i in range(n))
+    return logs
+
+
+def fill(logs: LogBook, records: Sequence[Record]) -> None:
+    for record in records:
+        logs.insert(record, now_s=START_S + 10**6)
+
+
+class Chain:
+    """The rewards contract's part that the machine sees; settles what has a quorum of signatures."""
+
+    def __init__(self, operators: OperatorSet) -> None:
+        self.now_s = START_S
+        self.operators = operators
+        self.epoch = 1
+        self.open: list[OpenEpoch] = []
+        self.landed = Landed(
+            epoch=0,
+            payload_hash=ZERO_HASH,
+            totals_root=ZERO_HASH,
+            previous_root=ZERO_HASH,
+            total_earned_nanoton=0,
+            settled_s=0,
+        )
+        self.payloads: list[SettlePayload] = []
+
+    def finalize(self, epoch: int) -> None:
+        if epoch == self.epoch and self.now_s >= self.end_s:
+            self.open.append(
+                OpenEpoch(
+                    epoch=epoch,
+                    start_s=self.end_s - EPOCH_S,
+                    end_s=self.end_s,
+                    pot_nanoton=POT_NANOTON,
+                    fee_nanoton=0,
+                    finalized_s=self.now_s,
+                )
+            )
+            self.epoch += 1
+
+    def submit(self, submit: Submit) -> bool:
+        payload = submit.settlement.payload
+        weight = sum(self.operators.operators[s.index].weight for s in submit.signatures)
+        if not self.open or payload.epoch != self.open[0].epoch or payload.prev != self.landed.payload_hash:
+            return False
+        assert self.operators.is_quorum(weight)
+        assert payload.total_earned_nanoton - self.landed.total_earned_nanoton <= self.open[0].pot_nanoton
+        self.open.pop(0)
+        self.payloads.append(payload)
+        self.landed = Landed(
+            epoch=payload.epoch,
+            payload_hash=submit.settlement.payload_hash,
+            totals_root=payload.totals_root,
+            previous_root=self.landed.totals_root,
+            total_earned_nanoton=payload.total_earned_nanoton,
+            settled_s=self.now_s,
+        )
+        return True
+
+    @property
+    def end_s(self) -> int:
+        return START_S + EPOCH_S * self.epoch
+
+    def view(self) -> ChainView:
+        return ChainView(
+            now_s=self.now_s,
+            current_epoch=self.epoch,
+            current_end_s=self.end_s,
+            open_epochs=tuple(self.open),
+            landed=self.landed,
+        )
+
+
+class Agent:
+    """A machine with its logs; `act` performs nothing but collects what it says."""
+
+    def __init__(self, i: int, n: int, base: Base | None = None) -> None:
+        self.i = i
+        self.logs = log_book(n)
+        self.settled: list[Settlement] = []
+        self.machine = EpochClose(key(i), POOL, policy=policy(), base=base or Base(), logs=self.logs, verdict=verdict)
+
+    def advance(self, chain: Chain, witnessed_s: int = 10**6) -> list[Action]:
+        n = len(chain.operators.operators)
+        open_frame = None
+        if chain.open:
+            oldest = chain.open[0]
+            open_frame = replace(frame(n, oldest.epoch), operators=chain.operators, pot_nanoton=oldest.pot_nanoton)
+        return self.machine.handle(
+            Advanced(
+                view=chain.view(),
+                operators=chain.operators,
+                frame=open_frame,
+                witnessed_s={key(i).public: witnessed_s for i in range(n)},
+            )
+        )
+
+    def hear(self, message: Message) -> list[Action]:
+        return self.machine.handle(Heard(message))
+
+
+class Pool:
+    """Machines joined by a perfect network; `step` moves the chain's time and delivers everything."""
+
+    def __init__(self, n: int, weights: Sequence[int] | None = None) -> None:
+        self.chain = Chain(operator_set(n, weights))
+        self.agents = [Agent(i, n) for i in range(n)]
+        self.authors = [Author(i) for i in range(n)]
+        self.down: set[int] = set()
+        self.tamper = lambda sender, message: message
+
+    def spread(self, records: Sequence[Record]) -> None:
+        for agent in self.agents:
+            fill(agent.logs, records)
+
+    def step(self, seconds: int = 5) -> None:
+        self.chain.now_s += seconds
+        said: list[tuple[int, Action]] = []
+        for agent in self.agents:
+            if agent.i not in self.down:
+                said += [(agent.i, action) for action in agent.advance(self.chain)]
+        while said:
+            sender, action = said.pop(0)
+            match action:
+                case Publish(message):
+                    message = self.tamper(sender, message)
+                    for agent in self.agents:
+                        if agent.i != sender and agent.i not in self.down:
+                            said += [(agent.i, a) for a in agent.hear(message)]
+                case Finalize(epoch):
+                    self.chain.finalize(epoch)
+                case Submit():
+                    self.chain.submit(action)
+                case Settled(settlement):
+                    self.agents[sender].settled.append(settlement)
+
+    def exchange(self) -> None:
+        """Anti-entropy: every live agent takes over what every other one holds of the open epoch."""
+        live = [agent for agent in self.agents if agent.i not in self.down]
+        for agent in live:
+            for other in live:
+                for message in other.machine.messages(other.machine.base.epoch + 1):
+                    agent.hear(message)
