@@ -27,3 +27,15 @@ class ContractAbsentError(ContractsError):
 
 class MessageRefusedError(ContractsError):
     """The chain refused an external message before any transaction (bad wallet seqno, no balance)."""
+
+
+class GetMethodFailedError(ContractsError):
+    """A get-method ended with `exit_code`, not 0: its arguments or the contract are at fault."""
+
+    def __init__(self, method: str, exit_code: int) -> None:
+        super().__init__(f"{method}: exit code {exit_code}")
+        self.exit_code = exit_code
+
+
+class TransferExpiredError(ContractsError):
+    """A wallet's transfer did not land before it expired, and never will: send it anew."""

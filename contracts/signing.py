@@ -33,7 +33,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> None:
     try:
         bindings.crypto_sign_open(signature + message, public_key)
     except BadSignatureError:
-        raise InvalidSignatureError(f"signature does not hold under key {public_key.hex()}") from None
+        raise InvalidSignatureError(f"signature: does not hold under key {public_key.hex()}") from None
 
 
 class SigningKey:

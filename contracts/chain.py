@@ -1,0 +1,411 @@
+"""The chain as the agent sees it, through one or several liteservers. Sole importer of pytoniq's networking.
+
+Decides: which server is asked, when a connection is given up and tried again, and that no answer is
+used before it is believed (`chain_proofs`).
+
+Untrusted input: every answer. Rules:
+1. A call ends within `timeout_s` per server, with an answer or a typed error.
+2. A connection that fails is dropped, and that server is left alone for a while that doubles each
+   time, up to `BACKOFF_S_MAX`; meanwhile the others are asked. The first call after it connects anew.
+3. A server whose proof does not hold is left alone for `LIE_S`; if no other one answers, the call
+   raises `ChainConflictError`.
+
+pytoniq runs in a loop of its own (`loop_thread`): after a disconnect its calls raise AttributeError
+and its tasks end unseen, so everything that it raises is taken for a lost connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytoniq_core
+import trio
+from pytoniq import LiteClient
+from pytoniq.liteclient.client import LiteServerError
+from pytoniq_core import Builder, Cell
+from pytoniq_core.tlb.vm_stack import VmStack
+
+from contracts.chain_proofs import (
+    Account,
+    Block,
+    TransactionSummary,
+    read_account,
+    read_header,
+    read_transactions,
+)
+from contracts.errors import (
+    ChainConflictError,
+    ChainUnavailableError,
+    ContractAbsentError,
+    ContractsError,
+    GetMethodFailedError,
+    InvalidValueError,
+    MessageRefusedError,
+)
+from contracts.loop_thread import LoopThread, open_loop_thread
+from contracts.model import Address, require_bytes
+
+__all__ = ["Account", "Block", "Chain", "LiteServer", "TransactionSummary", "open_chain"]
+
+BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
+LIE_S = 60.0
+STEPS_MAX = 256
+"""How many blocks `block_at` walks from where the server's own lookup lands."""
+
+_TRANSACTIONS_PER_QUERY = 16
+_NOT_ACTIVE = (-256, -13)
+_WAIT_TIMEOUT = 652
+_REFUSAL = "cannot apply external message"
+_log = logging.getLogger(__name__)
+# pytoniq logs every lost connection with a traceback; the call that suffers from it raises.
+logging.getLogger("LiteClient").setLevel(logging.CRITICAL)
+_T = TypeVar("_T")
+_Ask = Callable[[LiteClient], Awaitable[_T]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiteServer:
+    """Where a liteserver listens, and its Ed25519 key (32 bytes)."""
+
+    host: str
+    port: int
+    public_key: bytes
+
+    def __post_init__(self) -> None:
+        require_bytes("public_key", self.public_key, 32)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@asynccontextmanager
+async def open_chain(
+    servers: Sequence[LiteServer], *, trust_level: int = 1, timeout_s: float = 5
+) -> AsyncIterator[Chain]:
+    """Open the client; servers are connected when a call needs one.
+
+    Args:
+        trust_level: 1: everything is proven down from the masterchain block that the server names;
+            2: the shard block is the server's word as well. timeout_s: per call and server, 0.1 to 9.
+    Raises:
+        InvalidValueError: no server, or an argument out of range.
+    """
+    if not servers:
+        raise InvalidValueError("liteservers: at least one is needed")
+    if trust_level not in (1, 2):
+        raise InvalidValueError(f"trust_level: expected 1 or 2, got {trust_level!r}")
+    if not 0.1 <= timeout_s <= 9:
+        # pytoniq's own poll asks the server to wait 10 s; a longer client timeout would end it.
+        raise InvalidValueError(f"timeout_s: expected 0.1 to 9 seconds, got {timeout_s!r}")
+    async with open_loop_thread("liteclient") as thread:
+        connections = [_Connection(server, timeout_s) for server in servers]
+        try:
+            yield Chain(_Servers(connections, timeout_s), thread, trust_level, timeout_s)
+        finally:
+            with trio.CancelScope(shield=True):
+                await thread.run(lambda: _close_all(connections))
+
+
+class Chain:
+    """Proven reads and external messages. Safe for concurrent calls. Made by `open_chain`.
+
+    Every call may raise `ChainUnavailableError` (no server answered in time) and `ChainConflictError`
+    (a server's proof does not hold); cancelling one leaves nothing behind.
+    """
+
+    def __init__(self, servers: _Servers, thread: LoopThread, trust_level: int, timeout_s: float) -> None:
+        self._servers = servers
+        self._thread = thread
+        self._trust_level = trust_level
+        self._timeout_s = timeout_s
+        self._head: Block | None = None
+
+    async def head(self) -> Block:
+        """The latest masterchain block."""
+
+        async def ask(client: LiteClient) -> Block:
+            last = (await client.liteserver_request("getMasterchainInfo", {}))["last"]
+            known = self._head
+            if known is not None:
+                if last["seqno"] < known.seqno:
+                    raise ChainUnavailableError(f"a liteserver is behind: at {last['seqno']} of {known.seqno}")
+                if last["seqno"] == known.seqno and last["root_hash"] == known.root_hash.hex():
+                    return known
+                if last["seqno"] == known.seqno:
+                    raise ChainConflictError(f"liteservers disagree on block {known.seqno}")
+            return read_header(await client.liteserver_request("getBlockHeader", {"id": last, "mode": 0}))
+
+        self._head = await self._ask(ask)
+        return self._head
+
+    async def wait_next(self, seqno: int, timeout_s: float) -> Block:
+        """The block after `seqno`, as soon as there is one; `ChainUnavailableError` after `timeout_s`."""
+        slice_s = self._timeout_s / 2
+
+        async def ask(client: LiteClient) -> Block | None:
+            lookup = client.schemas.serialize(
+                client.schemas.get_by_name("liteServer.lookupBlock"), _lookup(1, seqno + 1)
+            )
+            try:
+                answer = await client.raw_wait_masterchain_seqno(seqno + 1, int(slice_s * 1000), lookup)
+            except LiteServerError as error:
+                if error.code == _WAIT_TIMEOUT:
+                    return None
+                raise
+            return read_header(answer)
+
+        with trio.move_on_after(timeout_s):
+            while True:
+                block = await self._ask(ask)
+                if block is not None:
+                    return block
+        raise ChainUnavailableError(f"no block after {seqno} within {timeout_s:g} s")
+
+    async def block_by_seqno(self, seqno: int) -> Block:
+        """The masterchain block number `seqno`."""
+        block = await self._ask(lambda client: _look_up(client, _lookup(1, seqno)))
+        if block.seqno != seqno:
+            raise ChainConflictError(f"asked for block {seqno}, got {block.seqno}")
+        return block
+
+    async def block_at(self, time_s: int) -> Block:
+        """The first masterchain block that was made at `time_s` (unix seconds) or later.
+
+        The same on every node, whatever a server's lookup by time means exactly: it is only where the
+        search starts. Raises `ChainUnavailableError` while there is no such block yet.
+        """
+        head = await self.head()
+        if head.time_s < time_s:
+            raise ChainUnavailableError(f"no block of {time_s} yet: the latest is of {head.time_s}")
+        block = await self._ask(lambda client: _look_up(client, _lookup(4, -1, utime=time_s)))
+        for _ in range(STEPS_MAX):
+            if block.time_s < time_s:
+                block = await self.block_by_seqno(block.seqno + 1)
+                if block.time_s >= time_s:
+                    return block
+            elif block.seqno <= 1:
+                return block
+            else:
+                before = await self.block_by_seqno(block.seqno - 1)
+                if before.time_s < time_s:
+                    return block
+                block = before
+        raise ChainUnavailableError(f"the lookup of {time_s} landed more than {STEPS_MAX} blocks away")
+
+    async def account(self, address: Address, block: Block | None = None) -> Account:
+        """The account at `block` (None: the latest), proven; inactive and empty if there is none."""
+        at = await self.head() if block is None else block
+        query = {"id": at.to_tl(), "account": _account_id(address)}
+
+        async def ask(client: LiteClient) -> Account:
+            answer = await client.liteserver_request("getAccountState", query)
+            return read_account(answer, address, at, trust_level=self._trust_level)
+
+        return await self._ask(ask)
+
+    async def get_method(
+        self, address: Address, name: str, args: Sequence[Any] = (), block: Block | None = None
+    ) -> list[Any]:
+        """Run a get-method over there: the server's word, not proven. For display and tests.
+
+        Args: args: ints, cells, addresses. Returns the stack's values, last one on top.
+        Raises:
+            ContractAbsentError: no code stands at the address.
+            GetMethodFailedError: the method ended with an exit code other than 0.
+        """
+        at = await self.head() if block is None else block
+        method = pytoniq_core.crypto.crc.crc16(name.encode())
+        query = {
+            "mode": 4,
+            "id": at.to_tl(),
+            "account": _account_id(address),
+            "method_id": (int.from_bytes(method, "big") & 0xFFFF) | 0x10000,
+            "params": VmStack.serialize([_stack_value(arg) for arg in args]).to_boc(),
+        }
+        answer = await self._request("runSmcMethod", query)
+        exit_code = answer["exit_code"]
+        if exit_code in _NOT_ACTIVE:
+            raise ContractAbsentError(f"no contract stands at {address}")
+        if exit_code != 0:
+            raise GetMethodFailedError(f"{name} of {address}", exit_code)
+        try:
+            return list(VmStack.deserialize(Cell.one_from_boc(answer["result"]).begin_parse()))
+        except Exception as error:
+            raise ChainConflictError(f"{name} of {address}: unreadable result: {error!r:.120}") from error
+
+    async def send(self, boc: bytes) -> None:
+        """Hand over an external message. Returning means that a server took it, not that it landed.
+
+        Raises:
+            MessageRefusedError: its account does not accept it.
+        """
+
+        async def ask(client: LiteClient) -> None:
+            try:
+                await client.raw_send_message(boc)
+            except LiteServerError as error:
+                if _REFUSAL in error.message:
+                    raise MessageRefusedError(error.message[:300]) from error
+                raise
+
+        await self._ask(ask)
+
+    async def transactions(self, address: Address, count: int) -> list[TransactionSummary]:
+        """Up to `count` transactions of `address`, newest first, as far back as the server has them."""
+        account = await self.account(address)
+        lt, last_hash = account.last_lt, account.last_hash
+        found: list[TransactionSummary] = []
+        while lt and len(found) < count:
+            amount = min(_TRANSACTIONS_PER_QUERY, count - len(found))
+            query = {"count": amount, "account": _account_id(address), "lt": lt, "hash": last_hash.hex()}
+            answer = await self._request("getTransactions", query)
+            part, lt, last_hash = read_transactions(answer, last_hash, amount)
+            found += part
+            if len(part) < amount:
+                break
+        return found
+
+    async def global_id(self) -> int:
+        """The network's global id: -239 is mainnet, -3 is testnet."""
+        return (await self.head()).global_id
+
+    async def _request(self, name: str, query: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._ask(lambda client: client.liteserver_request(name, query))
+        return answer
+
+    async def _ask(self, ask: _Ask[_T]) -> _T:
+        return await self._thread.run(lambda: self._servers.ask(ask))
+
+
+class _Servers:
+    """The connections, and whose turn it is. Lives in pytoniq's loop."""
+
+    def __init__(self, connections: Sequence[_Connection], timeout_s: float) -> None:
+        self._connections = list(connections)
+        self._timeout_s = timeout_s
+
+    async def ask(self, ask: _Ask[_T]) -> _T:
+        """Ask one server after the other until one answers; the one that did is asked first next time."""
+        failure: ContractsError = ChainUnavailableError("no liteserver is due for another try")
+        for connection in list(self._connections):
+            try:
+                answer = await connection.ask(ask)
+            except ChainConflictError as error:
+                _log.warning("%s: %s", connection.server, error)
+                failure = error
+            except ChainUnavailableError as error:
+                if not isinstance(failure, ChainConflictError):
+                    failure = error
+            else:
+                self._connections.remove(connection)
+                self._connections.insert(0, connection)
+                return answer
+        raise failure
+
+
+class _Connection:
+    """One server: connected when needed, dropped when it fails, left alone for a while after that."""
+
+    def __init__(self, server: LiteServer, timeout_s: float) -> None:
+        self.server = server
+        self._timeout_s = timeout_s
+        self._client: LiteClient | None = None
+        self._lock = asyncio.Lock()
+        self._backoff_s = 0.0
+        self._not_before = 0.0
+
+    async def ask(self, ask: _Ask[_T]) -> _T:
+        """Raises what `ask` finds out (`ContractsError`), or `ChainUnavailableError`."""
+        client = None
+        try:
+            client = await self._connected()
+            async with asyncio.timeout(self._timeout_s):
+                return await ask(client)
+        except ChainConflictError:
+            await self._drop(client, LIE_S)
+            raise
+        except ContractsError:
+            raise
+        except LiteServerError as error:
+            raise ChainUnavailableError(f"{self.server}: {error.message[:200]} ({error.code})") from error
+        except Exception as error:
+            await self._drop(client)
+            reason = "no answer in time" if isinstance(error, TimeoutError) else f"{error!r:.120}"
+            raise ChainUnavailableError(f"{self.server}: {reason}") from error
+
+    async def _connected(self) -> LiteClient:
+        async with self._lock:
+            client = self._client
+            if client is not None and client.inited and not client.updater.done():
+                return client
+            wait_s = self._not_before - asyncio.get_running_loop().time()
+            if wait_s > 0:
+                raise ChainUnavailableError(f"{self.server}: no connection; next try in {wait_s:.1f} s")
+            if client is not None:
+                await _close(client)
+                self._client = None
+            key = base64.b64encode(self.server.public_key).decode()
+            # Trust level 2 turns pytoniq's own checks off: every answer is checked in `chain_proofs`.
+            client = LiteClient(self.server.host, self.server.port, key, timeout=self._timeout_s, trust_level=2)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await client.connect()
+            except BaseException:
+                self._leave_alone()
+                await _close(client)
+                raise
+            self._backoff_s = 0.0
+            self._client = client
+            return client
+
+    async def _drop(self, client: LiteClient | None, pause_s: float = 0.0) -> None:
+        """Close the connection that failed, unless another call has done so already."""
+        async with self._lock:
+            if client is not None and client is self._client:
+                self._leave_alone(pause_s)
+                self._client = None
+                await _close(client)
+
+    def _leave_alone(self, pause_s: float = 0.0) -> None:
+        self._backoff_s = min(max(2 * self._backoff_s, BACKOFF_S_MIN), BACKOFF_S_MAX)
+        self._not_before = asyncio.get_running_loop().time() + max(pause_s, self._backoff_s)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await _close(self._client)
+
+
+async def _look_up(client: LiteClient, query: dict[str, Any]) -> Block:
+    return read_header(await client.liteserver_request("lookupBlock", query))
+
+
+def _lookup(mode: int, seqno: int, utime: int | None = None) -> dict[str, Any]:
+    masterchain = {"workchain": -1, "shard": -(2**63), "seqno": seqno}
+    return {"mode": mode, "id": masterchain, "lt": None, "utime": utime}
+
+
+def _account_id(address: Address) -> dict[str, Any]:
+    return {"workchain": address.workchain, "id": address.account.hex()}
+
+
+def _stack_value(value: Any) -> Any:
+    if isinstance(value, Address):
+        raw = pytoniq_core.Address((value.workchain, value.account))
+        return Builder().store_address(raw).end_cell().begin_parse()
+    return value
+
+
+async def _close(client: LiteClient) -> None:
+    with contextlib.suppress(Exception):
+        await client.close()
+
+
+async def _close_all(connections: Sequence[_Connection]) -> None:
+    await asyncio.gather(*(connection.close() for connection in connections))
