@@ -1,0 +1,262 @@
+"""Attesting: proves to the pool what this host runs on, and judges the evidence of others for the tally.
+
+The verdict is part of consensus: it is a pure function of the evidence, the collateral that it names, the
+pool's policy and root, and of whether its anchor is a block of the masterchain. What is not here yet is
+named, and fetched; it is never guessed.
+
+1. Own evidence is renewed when two thirds of its time are over; a window is covered by one piece or by none.
+2. An anchor is looked up at the chain once. One that claims a number above the head's at an earlier time
+   cannot exist; any other unknown block is asked for again.
+
+Source: ATTESTATION, "Binding"; PROTOCOL, "Tally" (evidence).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from agent.config import Config
+from agent.errors import ConfigError
+from agent.journal import Journal
+from agent.metrics import Metrics
+from attestation.binding import report_data
+from attestation.collateral import Collateral
+from attestation.errors import AttestationError
+from attestation.evidence import Evidence, appraise_evidence
+from attestation.policy import AttestationPolicy
+from attestation.providers import QuoteProvider
+from attestation.providers.software import SoftwarePlatform
+from attestation.roots import root_for
+from attestation.verify import Verifier
+from contracts.chain import Chain
+from contracts.errors import ChainUnavailableError
+from gossip.epoch_events import Anchor, DataArrived, ObjectId
+from gossip.errors import DataUnavailableError
+from gossip.node import Node
+from gossip.policy import PoolPolicy
+from gossip.records import EvidenceBody, PoolId
+
+RETRY_S = 5.0
+CONFIRM_INTERVAL_S = 0.5
+OWN_KEPT_MAX = 4
+VERDICTS_MAX = 8192
+ANCHORS_MAX = 8192
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnEvidence:
+    """A piece of this host's evidence: its record's hash, and from when until when it holds."""
+
+    record: bytes
+    from_s: int
+    until_s: int
+
+
+class Attesting:
+    """This host's evidence, and the verdicts on everybody's."""
+
+    def __init__(
+        self,
+        pool: PoolId,
+        policy: AttestationPolicy,
+        root: bytes,
+        provider: QuoteProvider,
+        journal: Journal,
+        metrics: Metrics,
+    ) -> None:
+        self._pool = pool
+        self._policy = policy
+        self._verifier = Verifier(root)
+        self._provider = provider
+        self._journal = journal
+        self._metrics = metrics
+        self._own: list[OwnEvidence] = []
+        self._verdicts: dict[tuple[bytes, EvidenceBody], tuple[int, int] | None] = {}
+        self._anchors: dict[Anchor, bool] = {}
+        self._refusals: dict[bytes, str] = {}
+        self._error: str | None = None
+
+    # The verdict, as the tally asks for it.
+
+    def verdict(self, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+        """From when until when this evidence holds, or None if it is refused (`gossip.tally.Verdict`).
+
+        Raises:
+            DataUnavailableError: its collateral or the word on its anchor is not here yet.
+        """
+        key = (node_key, body)
+        if key not in self._verdicts:
+            verdict = self._judge(node_key, body)
+            _make_room(self._verdicts, VERDICTS_MAX)
+            self._verdicts[key] = verdict
+        return self._verdicts[key]
+
+    def _judge(self, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+        anchor = Anchor(seqno=body.anchor_seqno, root_hash=body.anchor_root_hash, time_s=body.anchor_time_s)
+        if anchor not in self._anchors:
+            raise DataUnavailableError("an anchor is not confirmed yet", frozenset({anchor}))
+        if not self._anchors[anchor]:
+            self._refuse(node_key, "its anchor is no block of the masterchain")
+            return None
+        stored = self._journal.collateral(body.collateral_digest)
+        if stored is None:
+            missing = ObjectId(kind="collateral", id=body.collateral_digest)
+            raise DataUnavailableError("collateral is not here yet", frozenset({missing}))
+        try:
+            appraisal = appraise_evidence(
+                _evidence(body),
+                Collateral.from_json(stored),
+                self._policy,
+                network=self._pool.network,
+                pool=self._pool.account,
+                node_key=node_key,
+                root=self._verifier,
+            )
+        except AttestationError as error:
+            self._refuse(node_key, str(error))
+            return None
+        self._refusals.pop(node_key, None)
+        return appraisal.valid_from_s, appraisal.valid_until_s
+
+    def _refuse(self, node_key: bytes, reason: str) -> None:
+        self._refusals[node_key] = reason
+        log.warning("evidence of %s refused: %s", node_key.hex()[:16], reason)
+
+    # Anchors.
+
+    async def confirm_anchors(self, node: Node, chain: Chain) -> None:
+        """Look up, for ever, the anchors that a decision waits for (rule 2)."""
+        while True:
+            for wanted in [w for w in node.machine.wanted if isinstance(w, Anchor)]:
+                try:
+                    await self._confirm(chain, wanted)
+                except ChainUnavailableError as error:
+                    log.debug("anchor %d cannot be looked up now: %s", wanted.seqno, error)
+                else:
+                    await node.handle(DataArrived())
+            await trio.sleep(CONFIRM_INTERVAL_S)
+
+    async def _confirm(self, chain: Chain, anchor: Anchor) -> None:
+        head = await chain.head()
+        if anchor.seqno > head.seqno:
+            exists = False
+            if anchor.time_s > head.time_s:
+                raise ChainUnavailableError(f"block {anchor.seqno} is ahead of the head")
+        else:
+            block = await chain.block_by_seqno(anchor.seqno)
+            exists = (block.root_hash, block.time_s) == (anchor.root_hash, anchor.time_s)
+        _make_room(self._anchors, ANCHORS_MAX)
+        self._anchors[anchor] = exists
+
+    # Own evidence.
+
+    def covering(self, start_s: int, end_s: int) -> bytes | None:
+        """Hash of the own evidence record that covers the window [start_s, end_s), if one does."""
+        held = (e.record for e in reversed(self._own) if e.from_s <= start_s and end_s <= e.until_s)
+        return next(held, None)
+
+    async def renew(self, node: Node, chain: Chain) -> None:
+        """Publish evidence at once, then again whenever two thirds of its time are over."""
+        while True:
+            try:
+                await self._prove(node, chain)
+            except (AttestationError, ChainUnavailableError) as error:
+                self._error = str(error)
+                log.error(
+                    "no evidence can be made, work earns nothing meanwhile; next try in %.0f s: %s", RETRY_S, error
+                )
+                await trio.sleep(RETRY_S)
+            else:
+                self._error = None
+                await trio.sleep(self._policy.evidence_age_max_s * 2 / 3)
+
+    async def _prove(self, node: Node, chain: Chain) -> None:
+        anchor = await chain.head()
+        public = node.key.public
+        bound = report_data(self._pool.network, self._pool.account, public, anchor.root_hash)
+        quote, collateral = await self._provider.quote(bound), await self._provider.collateral()
+        body = EvidenceBody(
+            quote=quote,
+            gpu_report=None,
+            collateral_digest=collateral.digest,
+            anchor_seqno=anchor.seqno,
+            anchor_root_hash=anchor.root_hash,
+            anchor_time_s=anchor.time_s,
+        )
+        await trio.to_thread.run_sync(self._journal.keep_collateral, collateral.digest, collateral.to_json())
+        self._anchors[Anchor(seqno=anchor.seqno, root_hash=anchor.root_hash, time_s=anchor.time_s)] = True
+        span = self.verdict(public, body)
+        if span is None:
+            raise AttestationError(f"the pool would refuse this host's evidence: {self._refusals.get(public)}")
+        record = await node.append(body)
+        own = OwnEvidence(record=record.hash, from_s=span[0], until_s=span[1])
+        self._own = [*self._own[1 - OWN_KEPT_MAX :], own]
+        self._metrics.evidence_valid_until.set(own.until_s)
+        log.info("evidence published, valid for %d s", own.until_s - own.from_s)
+
+    def status(self, now_s: int) -> Mapping[str, Any]:
+        """Own evidence and who is refused, for the status."""
+        latest = self._own[-1] if self._own else None
+        return {
+            "valid": latest is not None and now_s <= latest.until_s,
+            "valid_until_s": latest.until_s if latest is not None else None,
+            "error": self._error,
+            "refused": {key.hex(): reason for key, reason in self._refusals.items()},
+        }
+
+
+def open_attesting(config: Config, policy: PoolPolicy, pool: PoolId, journal: Journal, metrics: Metrics) -> Attesting:
+    """Open this host's quote provider and the pool's attestation policy.
+
+    Raises:
+        ConfigError: a file of the attestation section cannot be read.
+        AttestationError: the policy is not one, or the root is not allowed on this network.
+    """
+    table = config.attestation
+    root = root_for(pool.network, _read_certificate(config.resolve(table.software_root_file)))
+    return Attesting(
+        pool,
+        AttestationPolicy.from_mapping(policy.attestation),
+        root,
+        SoftwarePlatform.load(config.resolve(table.software_dir)),
+        journal,
+        metrics,
+    )
+
+
+def _read_certificate(path: Path) -> bytes:
+    """DER of a certificate file (DER or PEM)."""
+    try:
+        raw = path.read_bytes()
+        certificate = (
+            x509.load_pem_x509_certificate(raw) if raw.startswith(b"-----") else x509.load_der_x509_certificate(raw)
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: attestation.software_root_file: not a certificate: {error}") from error
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _evidence(body: EvidenceBody) -> Evidence:
+    return Evidence(
+        quote=body.quote,
+        gpu_report=body.gpu_report,
+        collateral_digest=body.collateral_digest,
+        anchor_seqno=body.anchor_seqno,
+        anchor_root_hash=body.anchor_root_hash,
+        anchor_time_s=body.anchor_time_s,
+    )
+
+
+def _make_room(cache: dict[Any, Any], most: int) -> None:
+    while len(cache) >= most:
+        del cache[next(iter(cache))]

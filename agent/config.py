@@ -1,0 +1,230 @@
+"""Settings: one TOML file, decoded strictly into a frozen tree.
+
+Decides whether a file is a config. Unknown keys, wrong types and values out of range are refused with one
+line that names file, key and expectation. Relative paths are relative to the file's folder. Secrets are
+never in here, only the paths of key files.
+
+Source: ARCHITECTURE, "Choices already made" (settings).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from agent.errors import ConfigError
+from contracts.errors import InvalidValueError
+from contracts.model import Address
+
+NETWORKS = {"mainnet": -239, "testnet": -3}
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file: no unknown key, no change after reading."""
+
+
+class LiteServerTable(_Table, frozen=True):
+    host: str
+    port: int
+    public_key: str
+    """Ed25519 key, base64 (32 bytes), as in TON's global config."""
+
+    @property
+    def key(self) -> bytes:
+        return base64.b64decode(self.public_key)
+
+
+class PoolTable(_Table, frozen=True):
+    network: str | int
+    """"mainnet", "testnet", or the global id of another network (a whole number)."""
+    address: str
+    """The PoolOperator contract, raw (`0:hex`) or friendly."""
+    policy_file: str
+    """The pool's policy document; its hash must be the one on chain."""
+
+    @property
+    def global_id(self) -> int:
+        return NETWORKS[self.network] if isinstance(self.network, str) else self.network
+
+    @property
+    def contract(self) -> Address:
+        return Address.parse(self.address)
+
+
+class IdentityTable(_Table, frozen=True):
+    node_key_file: str = "node.key"
+
+
+class WalletTable(_Table, frozen=True):
+    key_file: str = "wallet.key"
+    version: Literal["v5r1", "v4r2"] = "v5r1"
+
+
+class ChainTable(_Table, frozen=True):
+    liteservers: tuple[LiteServerTable, ...]
+    trust_level: int = 2
+    timeout_s: float = 5.0
+    poll_interval_s: float = 3.0
+    """Between two looks at the pool's rewards contract."""
+    roster_interval_s: float = 60.0
+    """Between two looks at the operator set and the registry."""
+
+
+class PeerTable(_Table, frozen=True):
+    node_key: str
+    """64 hex digits."""
+    addresses: tuple[str, ...]
+    """Multiaddrs, `/ip4/203.0.113.7/tcp/4001`."""
+
+
+class P2pTable(_Table, frozen=True):
+    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4001",)
+    announce: tuple[str, ...] = ()
+    peers: tuple[PeerTable, ...] = ()
+    sync_interval_s: float = 30.0
+    close_interval_s: float = 10.0
+
+
+class EngineTable(_Table, frozen=True):
+    url: str
+    """The engine's Prometheus endpoint, `http://127.0.0.1:8000/metrics`."""
+    sample_interval_s: float = 10.0
+    window_s: int = 60
+
+
+class AttestationTable(_Table, frozen=True):
+    provider: Literal["software"]
+    """"software" is for development networks only; hardware providers come with the node's platform."""
+    software_dir: str
+    """Folder of this machine's software platform."""
+    software_root_file: str
+    """Root certificate (DER or PEM) that the pool's operators accept."""
+
+
+class WebTable(_Table, frozen=True):
+    host: str = "127.0.0.1"
+    port: int = 9464
+    allowed_hosts: tuple[str, ...] = ()
+
+
+class LogTable(_Table, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class _File(_Table, frozen=True):
+    data_dir: str
+    pool: PoolTable
+    chain: ChainTable
+    engine: EngineTable
+    attestation: AttestationTable
+    identity: IdentityTable = IdentityTable()
+    wallet: WalletTable = WalletTable()
+    p2p: P2pTable = P2pTable()
+    web: WebTable = WebTable()
+    log: LogTable = LogTable()
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The checked settings; `path` is the file they came from."""
+
+    path: Path
+    data_dir: Path
+    pool: PoolTable
+    chain: ChainTable
+    engine: EngineTable
+    attestation: AttestationTable
+    identity: IdentityTable
+    wallet: WalletTable
+    p2p: P2pTable
+    web: WebTable
+    log: LogTable
+
+    def resolve(self, name: str) -> Path:
+        """A path of the file: absolute as it is, else relative to the file's folder."""
+        return self.path.parent / Path(name).expanduser()
+
+    @property
+    def journal_file(self) -> Path:
+        return self.data_dir / "journal.sqlite"
+
+
+def load_config(path: Path) -> Config:
+    """Read a config file.
+
+    Raises:
+        ConfigError: missing, not TOML, or a key is unknown, missing, of a wrong type or out of range.
+    """
+    try:
+        tree = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; `gpupool init` writes a first one") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        file = msgspec.convert(tree, _File)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_place(error)}") from error
+    _require_ranges(path, file)
+    return Config(
+        path=path.absolute(),
+        data_dir=path.absolute().parent / Path(file.data_dir).expanduser(),
+        **{name: getattr(file, name) for name in _File.__struct_fields__ if name != "data_dir"},
+    )
+
+
+def _place(error: msgspec.ValidationError) -> str:
+    """msgspec's `what - at `$.a.b`` as `a.b: what`."""
+    what, _, where = str(error).partition(" - at ")
+    key = where.strip("`").removeprefix("$").lstrip(".") or "top level"
+    return f"{key}: {what[:1].lower()}{what[1:]}"
+
+
+def _require_ranges(path: Path, file: _File) -> None:
+    def require(holds: bool, key: str, expectation: str) -> None:
+        if not holds:
+            raise ConfigError(f"{path}: {key}: expected {expectation}")
+
+    network = file.pool.network
+    is_network = network in NETWORKS if isinstance(network, str) else -(1 << 31) <= network < 1 << 31
+    require(is_network, "pool.network", '"mainnet", "testnet" or a global id')
+    try:
+        require(file.pool.contract.workchain == 0, "pool.address", "an address in workchain 0")
+    except InvalidValueError as error:
+        raise ConfigError(f"{path}: pool.address: {error}") from error
+    require(bool(file.chain.liteservers), "chain.liteservers", "at least one liteserver")
+    for i, server in enumerate(file.chain.liteservers):
+        require(0 < server.port < 65536, f"chain.liteservers[{i}].port", "a port, 1 to 65535")
+        require(_is_base64_key(server.public_key), f"chain.liteservers[{i}].public_key", "32 bytes in base64")
+    for i, peer in enumerate(file.p2p.peers):
+        require(_is_hex_key(peer.node_key), f"p2p.peers[{i}].node_key", "64 hex digits")
+    require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
+    require(file.engine.url.startswith(("http://", "https://")), "engine.url", "an http:// or https:// URL")
+    require(file.chain.trust_level in (0, 1, 2), "chain.trust_level", "0, 1 or 2")
+    positive = {
+        "chain.timeout_s": file.chain.timeout_s,
+        "chain.poll_interval_s": file.chain.poll_interval_s,
+        "chain.roster_interval_s": file.chain.roster_interval_s,
+        "p2p.sync_interval_s": file.p2p.sync_interval_s,
+        "p2p.close_interval_s": file.p2p.close_interval_s,
+        "engine.sample_interval_s": file.engine.sample_interval_s,
+        "engine.window_s": file.engine.window_s,
+    }
+    for key, value in positive.items():
+        require(0.1 <= value <= 86_400, key, "0.1 to 86400 seconds")
+
+
+def _is_base64_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _is_hex_key(text: str) -> bool:
+    return re.fullmatch("[0-9a-fA-F]{64}", text) is not None

@@ -1,0 +1,246 @@
+"""The agent, composed. Read this first: what runs, in which order, and what it needs.
+
+    measure  ->  own log  ->  gossip  <->  peers
+    prove    ->  own log        |
+                                v
+    chain    ->  epoch's close: observe, propose, attest, certify, submit  ->  chain
+
+1. Keys, policy and journal are checked before anything is opened: what is wrong is said in one line.
+2. The listener for status and metrics comes up next, so that a waiting agent can be asked what it waits for.
+3. Measuring starts at once and needs nobody; records are written only when operators of more than two
+   thirds of the weight have said how far they know the own log.
+4. One nursery holds everything. SIGTERM or SIGINT cancels it; a journal that fails ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from importlib import metadata
+from typing import Any
+
+import trio
+
+from agent.attesting import Attesting, open_attesting
+from agent.config import Config
+from agent.errors import ConfigError, PoolMismatchError
+from agent.gossiping import Gossiping, join_pool
+from agent.identity import load_key
+from agent.journal import Journal, open_journal
+from agent.measuring import Measuring
+from agent.metrics import Metrics
+from agent.notify import Notifier
+from agent.settling import Settling
+from agent.status import agent_status, update_metrics
+from agent.web import Probes, WebConfig, serve_web
+from contracts.chain import Chain, LiteServer, open_chain
+from contracts.errors import ContractsError
+from contracts.model import OperatorSet
+from contracts.reader import PoolReader
+from contracts.wallet import Wallet
+from gossip.errors import InvalidPolicyError
+from gossip.node import Node, open_node
+from gossip.policy import PoolPolicy, parse_policy
+from gossip.records import PoolId
+
+VERSION = metadata.version("gpupool-agent")
+HOUSEKEEPING_S = 2.0
+CHAIN_RETRY_S = 2.0
+STALE_AFTER_S = 120
+
+log = logging.getLogger(__name__)
+
+
+def run_agent(config: Config) -> None:
+    """Run the agent until it is told to stop.
+
+    Raises:
+        AgentError, GossipError, ContractsError, AttestationError: it cannot start or go on; one line says why.
+    """
+    agent = Agent(config)
+    try:
+        trio.run(agent.run, strict_exception_groups=True)
+    finally:
+        agent.journal.close()
+
+
+class Agent:
+    """One agent of one pool; its parts come up one after another and are None until then."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.policy = load_policy(config)
+        self.key = load_key(config.resolve(config.identity.node_key_file))
+        self.wallet_key = load_key(config.resolve(config.wallet.key_file))
+        self.pool = PoolId(config.pool.global_id, config.pool.contract.account)
+        self.journal: Journal = open_journal(config.journal_file, node_key=self.key.public, pool=self.pool)
+        self.metrics = Metrics(version=VERSION)
+        self.notifier = Notifier.from_environment()
+        self.version = VERSION
+        self.started_s = self.now_s()
+        self.measuring = Measuring(config.engine, self.policy.work.window_max_s, self.journal, self.metrics, self.now_s)
+        self.node: Node | None = None
+        self.settling: Settling | None = None
+        self.attesting: Attesting | None = None
+        self.gossiping: Gossiping | None = None
+        self.is_own_log_known = False
+
+    @staticmethod
+    def now_s() -> int:
+        return int(time.time())
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            address = await nursery.start(
+                serve_web,
+                self._web_config(),
+                self.metrics.registry,
+                self._probes(),
+            )
+            log.info("agent %s of node %s listens on http://%s:%d", VERSION, self.key.public.hex(), *address)
+            nursery.start_soon(self.measuring.run)
+            servers = [LiteServer(host=s.host, port=s.port, public_key=s.key) for s in self.config.chain.liteservers]
+            table = self.config.chain
+            async with open_chain(servers, trust_level=table.trust_level, timeout_s=table.timeout_s) as chain:
+                await self._take_part(chain)
+        self.notifier.stopping()
+        log.info("stopped")
+
+    async def _take_part(self, chain: Chain) -> None:
+        """Everything that needs the chain, in the order in which it can begin."""
+        self.settling = settling = self._open_settling(chain)
+        operators = await self._first_look(settling)
+        self.attesting = attesting = open_attesting(self.config, self.policy, self.pool, self.journal, self.metrics)
+        self.node = node = open_node(
+            self.key,
+            self.pool,
+            self.policy,
+            self.journal,
+            attesting.verdict,
+            participants=[participant.node_key for participant in settling.view.participants],
+            now_s=self.now_s,
+        )
+        async with join_pool(node, self.config.p2p, self.metrics) as gossiping, trio.open_nursery() as nursery:
+            self.gossiping = gossiping
+            gossiping.set_roster(self._roster())
+            nursery.start_soon(gossiping.run)
+            nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(self._roster()))
+            nursery.start_soon(settling.perform, node)
+            nursery.start_soon(attesting.confirm_anchors, node, chain)
+            nursery.start_soon(self._keep_house, node, gossiping)
+            log.info("asking the other operators how far they know the own log")
+            await gossiping.puller.recover_own_log(operators)
+            self.is_own_log_known = True
+            self.notifier.ready("taking part")
+            log.info("taking part from record %d on", node.logs[self.key.public].head.seq + 1)
+            nursery.start_soon(attesting.renew, node, chain)
+            nursery.start_soon(self.measuring.append_windows, node, attesting.covering)
+
+    def _open_settling(self, chain: Chain) -> Settling:
+        table = self.config.chain
+        wallet = Wallet(chain, self.wallet_key.seed, self.config.wallet.version, global_id=self.pool.network)
+        return Settling(
+            chain,
+            PoolReader(chain, self.config.pool.contract),
+            wallet,
+            self.policy,
+            self.metrics,
+            poll_interval_s=table.poll_interval_s,
+            roster_interval_s=table.roster_interval_s,
+            now_s=self.now_s,
+        )
+
+    async def _first_look(self, settling: Settling) -> OperatorSet:
+        """Wait until the chain shows the pool under its operators.
+
+        Raises:
+            PoolMismatchError: the pool's policy is not the one in the policy file.
+        """
+        said: str | None = None
+        while True:
+            try:
+                await settling.refresh()
+            except ContractsError as error:
+                reason = str(error)
+            else:
+                state = settling.view.state
+                assert state is not None
+                if state.policy_hash != self.policy.hash:
+                    path = self.config.resolve(self.config.pool.policy_file)
+                    raise PoolMismatchError(
+                        f"{path}: its hash is {self.policy.hash.hex()}, but the pool agreed on "
+                        f"{state.policy_hash.hex()}; get the pool's current policy document"
+                    )
+                if state.operator_set is not None:
+                    return state.operator_set
+                reason = "the pool is still run by its owner: no operator set yet"
+            if reason != said:
+                log.warning("waiting for the pool: %s", reason)
+                said = reason
+            settling.view.error = reason
+            await trio.sleep(CHAIN_RETRY_S)
+
+    def _roster(self) -> frozenset[bytes]:
+        """Everybody to stay connected with: the operators, and the other participants."""
+        assert self.settling is not None
+        view = self.settling.view
+        operators = view.state.operator_set.operators if view.state and view.state.operator_set else ()
+        return frozenset({o.node_key for o in operators} | {p.node_key for p in view.participants})
+
+    async def _keep_house(self, node: Node, gossiping: Gossiping) -> None:
+        while True:
+            update_metrics(self.metrics, node, gossiping, self.now_s())
+            if self._healthy() is None:
+                self.notifier.watchdog()
+            await trio.sleep(HOUSEKEEPING_S)
+
+    def status(self) -> dict[str, Any]:
+        """What `/-/status` answers."""
+        return agent_status(self, self.now_s())
+
+    def _healthy(self) -> str | None:
+        view = self.settling.view if self.settling is not None else None
+        if view is not None and view.block is not None and self.now_s() - view.block.time_s > STALE_AFTER_S:
+            return f"the last block seen is {self.now_s() - view.block.time_s} s old"
+        return None
+
+    def _ready(self) -> str | None:
+        if self.settling is None or self.settling.view.state is None:
+            return "waiting for the chain"
+        if not self.is_own_log_known:
+            return "waiting for operators of more than two thirds of the weight"
+        return self.settling.view.error
+
+    def _probes(self) -> Probes:
+        return Probes(
+            healthy=self._healthy, ready=self._ready, status=self.status, checkpoint=self.journal.last_checkpoint
+        )
+
+    def _web_config(self) -> WebConfig:
+        table = self.config.web
+        return WebConfig(host=table.host, port=table.port, allowed_hosts=table.allowed_hosts)
+
+
+def load_policy(config: Config) -> PoolPolicy:
+    """Read the pool's policy document.
+
+    Raises:
+        ConfigError: the file is missing or is no policy; the message names file and key.
+    """
+    path = config.resolve(config.pool.policy_file)
+    try:
+        return parse_policy(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: pool.policy_file: cannot be read: {error}") from error
+    except InvalidPolicyError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: stopping", signal.Signals(number).name)
+            scope.cancel()

@@ -1,0 +1,226 @@
+"""Settling: follows the chain for the machine, and sends what the machine asks for.
+
+A shell: every decision is `gossip.epoch_close`'s; here the contracts are read at finalized blocks, and
+messages are sent through the agent's wallet. A chain that is away is waited for, with a warning once.
+
+1. What is pinned to an epoch (operator set, registry) is read at the first masterchain block that is not
+   older than the epoch's finalization, so that every operator reads the same.
+2. Before anything is sent the contract is read again: what was done meanwhile is not done twice.
+
+Source: PROTOCOL, "Epoch close" steps 1, 6, 7.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from agent.metrics import Metrics
+from contracts import certificate, fees, layout
+from contracts.chain import Block, Chain
+from contracts.errors import ChainUnavailableError, ContractsError
+from contracts.model import CertificateDomain, OpenEpoch, OperatorSet, Participant, PoolState, RewardsState
+from contracts.reader import PoolReader
+from contracts.wallet import OutMessage, Wallet
+from gossip.epoch_events import Advanced, ChainView, Finalize, Settled, Submit
+from gossip.node import Node
+from gossip.policy import PoolPolicy
+from gossip.settlement import Settlement
+from gossip.tally import EpochFrame
+
+RETRY_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class PoolView:
+    """What the chain said last, for the status and for finding peers."""
+
+    block: Block | None = None
+    state: PoolState | None = None
+    rewards: RewardsState | None = None
+    participants: tuple[Participant, ...] = ()
+    balance_nanoton: int | None = None
+    error: str | None = None
+
+
+class Settling:
+    """Keeps one pool's chain view fresh and performs the machine's chain actions."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        reader: PoolReader,
+        wallet: Wallet,
+        policy: PoolPolicy,
+        metrics: Metrics,
+        *,
+        poll_interval_s: float,
+        roster_interval_s: float,
+        now_s: Callable[[], int],
+    ) -> None:
+        self._chain = chain
+        self._reader = reader
+        self._wallet = wallet
+        self._policy = policy
+        self._metrics = metrics
+        self._poll_interval_s = poll_interval_s
+        self._roster_interval_s = roster_interval_s
+        self._now_s = now_s
+        self._frame: EpochFrame | None = None
+        self._roster_read_s = float("-inf")
+        self.view = PoolView()
+        self.settled: list[Settlement] = []
+
+    async def follow(self, node: Node, roster_changed: Callable[[], None]) -> None:
+        """Read the chain for ever and tell the machine; `roster_changed` is called when participants did."""
+        while True:
+            try:
+                await self.refresh()
+                if self.view.state is not None and self.view.state.operator_set is not None:
+                    roster_changed()
+                    await self._tell(node)
+            except ContractsError as error:
+                self._unavailable(error)
+            else:
+                if self.view.error is not None:
+                    log.info("the chain answers again")
+                self.view.error = None
+                self._metrics.loop_advanced.set("chain", self._now_s())
+            await trio.sleep(self._poll_interval_s if self.view.error is None else RETRY_S)
+
+    async def refresh(self) -> None:
+        """Read the latest block, the rewards contract, and now and then the pool and its registry.
+
+        Raises:
+            ContractsError: the chain does not answer, or what stands there is not the pool.
+        """
+        view, block = self.view, await self._chain.head()
+        if trio.current_time() - self._roster_read_s >= self._roster_interval_s or view.state is None:
+            view.state = await self._reader.state(block)
+            view.participants = await self._reader.registry(block)
+            view.balance_nanoton = (await self._chain.account(self._wallet.address, block)).balance_nanoton
+            self._roster_read_s = trio.current_time()
+            if view.state.policy_hash != self._policy.hash:
+                log.error("the policy file is not the one that the pool agreed on; this agent cannot attest")
+        view.rewards, view.block = await self._reader.rewards(block), block
+        self._metrics.chain_head_time.set(block.time_s)
+        self._metrics.epoch.set(view.rewards.current_epoch)
+
+    async def perform(self, node: Node) -> None:
+        """Send what the machine asks for, one thing at a time, for ever. A failure is left to the next turn."""
+        async for action in node.chain_actions:
+            match action:
+                case Settled(settlement):
+                    self._record(settlement)
+                case Finalize(epoch):
+                    await self._attempt(f"finalize epoch {epoch}", self._finalize, epoch)
+                case Submit():
+                    epoch = action.settlement.payload.epoch
+                    await self._attempt(f"submit the certificate of epoch {epoch}", self._submit, action)
+
+    async def _tell(self, node: Node) -> None:
+        view = self.view
+        assert view.block is not None
+        assert view.rewards is not None
+        assert view.state is not None
+        assert view.state.operator_set is not None
+        node.logs.open(participant.node_key for participant in view.participants)
+        await node.handle(
+            Advanced(
+                view=ChainView(
+                    now_s=view.block.time_s,
+                    current_epoch=view.rewards.current_epoch,
+                    current_end_s=view.rewards.current_end_s,
+                    open_epochs=view.rewards.open_epochs,
+                    landed=view.rewards.landed,
+                ),
+                operators=view.state.operator_set,
+                frame=await self._frame_of(view.rewards.open_epochs, view.state.operator_set),
+                witnessed_s=node.witness.seconds,
+            )
+        )
+
+    async def _frame_of(self, open_epochs: tuple[OpenEpoch, ...], operators: OperatorSet) -> EpochFrame | None:
+        """What is pinned to the oldest open epoch (rule 1); None without one, or if its policy is not ours."""
+        if not open_epochs:
+            return None
+        oldest = open_epochs[0]
+        if self._frame is None or self._frame.epoch != oldest.epoch:
+            block = await self._chain.block_at(oldest.finalized_s)
+            pinned = await self._reader.state(block)
+            if pinned.policy_hash != self._policy.hash:
+                return None
+            self._frame = EpochFrame(
+                epoch=oldest.epoch,
+                end_s=oldest.end_s,
+                pot_nanoton=oldest.pot_nanoton,
+                operators=pinned.operator_set or operators,
+                policy=self._policy,
+                participants=await self._reader.registry(block),
+            )
+        return self._frame
+
+    async def _finalize(self, epoch: int) -> str:
+        block, rewards = await self._latest()
+        if rewards.current_epoch != epoch or block.time_s < rewards.current_end_s:
+            return "done already"
+        state = await self._reader.state(block)
+        message = OutMessage(
+            dest=state.rewards, value_nanoton=fees.FINALIZE_NANOTON, body=layout.finalize_body(), bounce=True
+        )
+        await self._wallet.transfer([message])
+        return "sent"
+
+    async def _submit(self, submit: Submit) -> str:
+        payload = submit.settlement.payload
+        _, rewards = await self._latest()
+        if rewards.landed.epoch >= payload.epoch:
+            return "settled already"
+        state = await self._reader.state()
+        assert state.operator_set is not None
+        pool = self._reader.pool
+        domain = CertificateDomain(global_id=self._wallet.global_id, pool=pool, set_id=state.operator_set.set_id)
+        body = certificate.submit_body(certificate.settle_certificate(domain, payload), submit.signatures)
+        message = OutMessage(
+            dest=pool, value_nanoton=fees.submit_nanoton(len(submit.signatures)), body=body, bounce=True
+        )
+        await self._wallet.transfer([message])
+        return "sent"
+
+    async def _latest(self) -> tuple[Block, RewardsState]:
+        block = await self._chain.head()
+        return block, await self._reader.rewards(block)
+
+    async def _attempt(self, what: str, send: Callable[..., object], argument: object) -> None:
+        try:
+            outcome = await send(argument)  # type: ignore[misc]
+        except ContractsError as error:
+            outcome = "failed"
+            log.warning("could not %s, trying again at the next turn: %s", what, error)
+        else:
+            log.info("%s: %s", what, outcome)
+        self._metrics.submissions.inc(f"{what.split()[0]}: {outcome}")
+
+    def _record(self, settlement: Settlement) -> None:
+        payload = settlement.payload
+        self.settled = [*self.settled[-15:], settlement]
+        self._metrics.settled_epoch.set(payload.epoch)
+        log.info(
+            "epoch %d settled: %d participants, %d tokens, %d tasks, root %s",
+            payload.epoch,
+            payload.count,
+            payload.tokens,
+            payload.tasks,
+            payload.totals_root.hex()[:16],
+        )
+
+    def _unavailable(self, error: ContractsError) -> None:
+        if self.view.error is None:
+            kind = "is away" if isinstance(error, ChainUnavailableError) else "does not show the pool"
+            log.warning("the chain %s; trying again every %.0f s: %s", kind, RETRY_S, error)
+        self.view.error = str(error)

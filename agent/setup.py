@@ -1,0 +1,141 @@
+"""`gpupool init`: makes what a new agent needs, and never overwrites what is there.
+
+Keys first, then the config, last the journal: an agent whose init was cut short says what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.config import Config, load_config
+from agent.errors import ConfigError
+from agent.identity import create_key, load_key
+from agent.journal import create_journal
+from contracts.signing import SigningKey
+from gossip.records import PoolId
+
+CONFIG_NAME = "agent.toml"
+NODE_KEY_NAME = "node.key"
+WALLET_KEY_NAME = "wallet.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another agent: its node key (64 hex digits) and multiaddrs."""
+
+    node_key: str
+    addresses: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What `init` has to be told. Paths are as they shall stand in the config, relative ones to its folder."""
+
+    network: str | int
+    pool: str
+    policy_file: str
+    liteservers: Sequence[tuple[str, int, str]]
+    engine_url: str
+    software_dir: str
+    software_root_file: str
+    data_dir: str = "data"
+    listen: Sequence[str] = ("/ip4/0.0.0.0/tcp/4001",)
+    peers: Sequence[Peer] = ()
+    web_port: int = 9464
+    more: Mapping[str, Mapping[str, str | int | float]] = field(default_factory=dict)
+    """Further keys by table, as ("chain", {"poll_interval_s": 1.0})."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAgent:
+    """What was made."""
+
+    config: Config
+    node_key: SigningKey
+    wallet_key: SigningKey
+
+
+def make_keys(directory: Path) -> tuple[SigningKey, SigningKey]:
+    """Node key and wallet key in `directory`: those that are there, new ones where there are none.
+
+    Raises:
+        KeyFileError: a key file cannot be read or written, or is readable by others.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = (directory / NODE_KEY_NAME, directory / WALLET_KEY_NAME)
+    node, wallet = (load_key(path) if path.exists() else create_key(path) for path in paths)
+    return node, wallet
+
+
+def init_agent(directory: Path, answers: Answers) -> NewAgent:
+    """Make keys, config and journal in `directory`.
+
+    Raises:
+        ConfigError: a config is there already, or an answer is not allowed in one.
+        KeyFileError, JournalError: a key or the journal cannot be made, or the journal exists.
+    """
+    path = directory / CONFIG_NAME
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; edit it, or name another --dir")
+    node, wallet = make_keys(directory)
+    text = config_text(answers)
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    try:
+        config = load_config(draft)
+        create_journal(
+            config.journal_file,
+            node_key=node.public,
+            pool=PoolId(config.pool.global_id, config.pool.contract.account),
+        )
+    except BaseException:
+        draft.unlink()
+        raise
+    draft.rename(path)
+    return NewAgent(config=load_config(path), node_key=node, wallet_key=wallet)
+
+
+def config_text(answers: Answers) -> str:
+    """The TOML of a config with these answers."""
+    tables: dict[str, dict[str, object]] = {
+        "pool": {"network": answers.network, "address": answers.pool, "policy_file": answers.policy_file},
+        "chain": {},
+        "engine": {"url": answers.engine_url},
+        "attestation": {
+            "provider": "software",
+            "software_dir": answers.software_dir,
+            "software_root_file": answers.software_root_file,
+        },
+        "identity": {"node_key_file": NODE_KEY_NAME},
+        "wallet": {"key_file": WALLET_KEY_NAME},
+        "p2p": {"listen": list(answers.listen)},
+        "web": {"port": answers.web_port},
+    }
+    for name, keys in answers.more.items():
+        tables.setdefault(name, {}).update(keys)
+    text = f"data_dir = {toml_value(answers.data_dir)}\n\n"
+    for name, table in tables.items():
+        text += toml_table(f"[{name}]", table)
+    for host, port, key in answers.liteservers:
+        text += toml_table("[[chain.liteservers]]", {"host": host, "port": port, "public_key": key})
+    for peer in answers.peers:
+        text += toml_table("[[p2p.peers]]", {"node_key": peer.node_key, "addresses": list(peer.addresses)})
+    return text
+
+
+def toml_table(header: str, table: Mapping[str, object]) -> str:
+    """A table of a TOML file; keys whose value is None are left out."""
+    lines = [f"{key} = {toml_value(value)}" for key, value in table.items() if value is not None]
+    return "\n".join([header, *lines, "", ""])
+
+
+def toml_value(value: object) -> str:
+    """A value as TOML: text, numbers and booleans look as in JSON; tables stand inline."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items() if item is not None) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,129 @@
+"""What the agent knows about itself, as one JSON-ready tree: for `/-/status`, `gpupool status` and the devnet.
+
+Built anew for each question from the services' own state; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from agent.gossiping import Gossiping, drops
+from agent.measuring import Measuring
+from agent.metrics import Metrics
+from agent.settling import Settling
+from gossip.node import Node
+
+if TYPE_CHECKING:
+    from agent.daemon import Agent
+
+
+def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
+    """The whole status; parts that are not up yet are None."""
+    node, gossiping, attesting = agent.node, agent.gossiping, agent.attesting
+    return {
+        "version": agent.version,
+        "time_s": now_s,
+        "uptime_s": now_s - agent.started_s,
+        "node_key": agent.key.public.hex(),
+        "is_own_log_known": agent.is_own_log_known,
+        "chain": _chain(agent.settling, now_s),
+        "evidence": attesting.status(now_s) if attesting is not None else None,
+        "work": _work(agent.measuring, node),
+        "peers": _peers(gossiping),
+        "close": _close(node),
+        "settled": _settled(agent.settling, node),
+        "drops": drops(node, gossiping.transport) if node is not None and gossiping is not None else {},
+    }
+
+
+def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, now_s: int) -> None:
+    """Bring the gauges that follow other state up to date; called when they are scraped or every few seconds."""
+    for reason, count in drops(node, gossiping.transport).items():
+        metrics.dropped.follow({reason: count})
+    peers = gossiping.transport.peers()
+    metrics.peers.set(sum(peer.connected for peer in peers))
+    for peer in peers:
+        if peer.in_roster and peer.last_heard_s is not None:
+            metrics.peer_last_heard.set(peer.node_key.hex()[:16], now_s - (trio.current_time() - peer.last_heard_s))
+    metrics.log_head.set(node.logs[node.key.public].head.seq)
+    progress = node.machine.progress()
+    if progress is not None:
+        metrics.view.set(-1 if progress.view is None else progress.view)
+        metrics.attested_weight.set(progress.attested_weight)
+        metrics.quorum_weight.set(2 * progress.total_weight // 3 + 1)
+
+
+def _chain(settling: Settling | None, now_s: int) -> dict[str, Any] | None:
+    if settling is None:
+        return None
+    view = settling.view
+    rewards, block = view.rewards, view.block
+    return {
+        "error": view.error,
+        "seqno": block.seqno if block is not None else None,
+        "age_s": now_s - block.time_s if block is not None else None,
+        "epoch": rewards.current_epoch if rewards is not None else None,
+        "epoch_end_s": rewards.current_end_s if rewards is not None else None,
+        "open_epochs": [epoch.epoch for epoch in rewards.open_epochs] if rewards is not None else [],
+        "participants": len(view.participants),
+        "wallet_nanoton": view.balance_nanoton,
+    }
+
+
+def _work(measuring: Measuring, node: Node | None) -> dict[str, Any]:
+    measured = measuring.measured
+    return {
+        "tokens": measured.tokens,
+        "tasks": measured.tasks,
+        "windows": measured.windows,
+        "sampled_s": measured.sampled_s,
+        "error": measured.error,
+        "head": node.logs[node.key.public].head.seq if node is not None else None,
+    }
+
+
+def _peers(gossiping: Gossiping | None) -> list[dict[str, Any]]:
+    if gossiping is None:
+        return []
+    now = trio.current_time()
+    return [
+        {
+            "node_key": peer.node_key.hex(),
+            "connected": peer.connected,
+            "in_roster": peer.in_roster,
+            "heard_ago_s": round(now - peer.last_heard_s, 1) if peer.last_heard_s is not None else None,
+            "rtt_ms": round(peer.rtt_s * 1000, 1) if peer.rtt_s is not None else None,
+        }
+        for peer in gossiping.transport.peers()
+    ]
+
+
+def _close(node: Node | None) -> Mapping[str, Any] | None:
+    progress = node.machine.progress() if node is not None else None
+    if progress is None:
+        return None
+    return {
+        "epoch": progress.epoch,
+        "view": progress.view,
+        "observations": progress.observations,
+        "attested_weight": progress.attested_weight,
+        "total_weight": progress.total_weight,
+        "certified": progress.certified,
+        "waiting_for": progress.waiting_for,
+    }
+
+
+def _settled(settling: Settling | None, node: Node | None) -> dict[str, Any] | None:
+    if settling is None or node is None or settling.view.rewards is None:
+        return None
+    landed = settling.view.rewards.landed
+    return {
+        "epoch": landed.epoch,
+        "adopted_epoch": node.machine.base.epoch,
+        "root": landed.totals_root.hex(),
+        "settled_s": landed.settled_s,
+        "total_earned_nanoton": landed.total_earned_nanoton,
+    }

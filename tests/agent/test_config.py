@@ -1,0 +1,199 @@
+"""Settings: what is wrong is said in one line that names file, key and what is expected."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from agent.config import load_config
+from agent.errors import ConfigError
+
+KEY_BASE64 = "hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE="
+POOL = "0:" + "ab" * 32
+
+GOOD: dict = {
+    "data_dir": "data",
+    "pool": {"network": "testnet", "address": POOL, "policy_file": "policy.toml"},
+    "chain": {"liteservers": [{"host": "127.0.0.1", "port": 4924, "public_key": KEY_BASE64}]},
+    "engine": {"url": "http://127.0.0.1:8000/metrics"},
+    "attestation": {"provider": "software", "software_dir": "platform", "software_root_file": "root.pem"},
+    "p2p": {"peers": [{"node_key": "cd" * 32, "addresses": ["/ip4/127.0.0.1/tcp/4001"]}]},
+}
+
+
+def literal(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case list():
+            return "[" + ", ".join(map(literal, value)) + "]"
+        case dict():
+            return "{" + ", ".join(f"{k} = {literal(v)}" for k, v in value.items()) + "}"
+        case _:
+            return str(value)
+
+
+def write(folder: Path, tree: dict) -> Path:
+    path = folder / "agent.toml"
+    path.write_text("".join(f"{key} = {literal(value)}\n" for key, value in tree.items()))
+    return path
+
+
+def changed(key: str, value: object) -> dict:
+    """GOOD with one value changed; `key` is dotted, numbers are indexes, `...` as value removes it."""
+    tree = copy.deepcopy(GOOD)
+    *parents, last = key.split(".")
+    node = tree
+    for name in parents:
+        node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return tree
+
+
+def test_a_config_is_read(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, GOOD))
+    assert config.data_dir == tmp_path / "data"
+    assert config.journal_file == tmp_path / "data" / "journal.sqlite"
+    assert config.pool.global_id == -3
+    assert str(config.pool.contract) == POOL
+    assert config.chain.liteservers[0].key.hex().startswith("8721cd9e")
+    assert config.resolve("policy.toml") == tmp_path / "policy.toml"
+    assert config.resolve("/etc/policy.toml") == Path("/etc/policy.toml")
+    assert config.web.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pool.network", -217),
+        ("pool.network", "mainnet"),
+        ("pool.address", "EQDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPrHF"),
+        ("web.port", 0),
+        ("web.port", 65535),
+        ("engine.url", "https://engine:8000/metrics"),
+        ("engine.sample_interval_s", 1),
+        ("chain.trust_level", 0),
+        ("wallet.version", "v4r2"),
+        ("data_dir", "/var/lib/gpupool"),
+        ("log.level", "debug"),
+    ],
+)
+def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
+    config = load_config(write(tmp_path, changed(key, value)))
+    if "." in key:
+        table, name = key.split(".")
+        assert getattr(getattr(config, table), name) == value
+    else:
+        assert config.data_dir == Path(str(value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named", "expected"),
+    [
+        # unknown keys
+        ("surprise", 1, "top level", "unknown field `surprise`"),
+        ("pool.surprise", 1, "pool", "unknown field `surprise`"),
+        ("chain.liteservers.0.surprise", 1, r"chain.liteservers\[0\]", "unknown field `surprise`"),
+        ("p2p.peers.0.surprise", 1, r"p2p.peers\[0\]", "unknown field `surprise`"),
+        # missing keys
+        ("data_dir", ..., "top level", "missing required field `data_dir`"),
+        ("pool", ..., "top level", "missing required field `pool`"),
+        ("pool.address", ..., "pool", "missing required field `address`"),
+        ("engine.url", ..., "engine", "missing required field `url`"),
+        ("chain.liteservers.0.port", ..., r"chain.liteservers\[0\]", "missing required field `port`"),
+        # wrong types
+        ("data_dir", 1, "data_dir", "expected `str`"),
+        ("pool", 1, "pool", "expected `object`"),
+        ("pool.network", 1.5, "pool.network", "expected `int | str`"),
+        ("pool.network", True, "pool.network", "expected `int | str`"),
+        ("web.port", "9464", "web.port", "expected `int`"),
+        ("web.port", True, "web.port", "expected `int`"),
+        ("web.port", 1.5, "web.port", "expected `int`"),
+        ("engine.window_s", "60", "engine.window_s", "expected `int`"),
+        ("chain.timeout_s", "5", "chain.timeout_s", "expected `float`"),
+        ("chain.liteservers", {}, "chain.liteservers", "expected `array`"),
+        ("p2p.listen", "/ip4/0.0.0.0/tcp/4001", "p2p.listen", "expected `array`"),
+        ("p2p.listen", [1], r"p2p.listen\[0\]", "expected `str`"),
+        # not one of the choices
+        ("wallet.version", "v3r2", "wallet.version", "invalid enum value 'v3r2'"),
+        ("log.level", "loud", "log.level", "invalid enum value 'loud'"),
+        ("attestation.provider", "magic", "attestation.provider", "invalid enum value 'magic'"),
+        # out of range
+        ("pool.network", "devnet", "pool.network", "mainnet"),
+        ("pool.network", 1 << 31, "pool.network", "global id"),
+        ("pool.network", -(1 << 31) - 1, "pool.network", "global id"),
+        ("pool.address", "", "pool.address", "not a TON address"),
+        ("pool.address", "0:abcd", "pool.address", "32 bytes"),
+        ("pool.address", "128:" + "ab" * 32, "pool.address", "int8"),
+        ("pool.address", "-1:" + "ab" * 32, "pool.address", "workchain 0"),
+        ("pool.address", "EQDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPrHG", "pool.address", "checksum"),
+        ("chain.liteservers", [], "chain.liteservers", "at least one"),
+        ("chain.liteservers.0.port", 0, r"chain.liteservers\[0\].port", "1 to 65535"),
+        ("chain.liteservers.0.port", 65536, r"chain.liteservers\[0\].port", "1 to 65535"),
+        ("chain.liteservers.0.public_key", "abc", r"chain.liteservers\[0\].public_key", "32 bytes in base64"),
+        ("chain.liteservers.0.public_key", "ü" * 44, r"chain.liteservers\[0\].public_key", "32 bytes in base64"),
+        ("p2p.peers.0.node_key", "cd" * 31, r"p2p.peers\[0\].node_key", "64 hex digits"),
+        ("p2p.peers.0.node_key", "xy" * 32, r"p2p.peers\[0\].node_key", "64 hex digits"),
+        ("p2p.peers.0.node_key", " ".join(["cd"] * 32), r"p2p.peers\[0\].node_key", "64 hex digits"),
+        ("web.port", 65536, "web.port", "0 to 65535"),
+        ("web.port", -1, "web.port", "0 to 65535"),
+        ("engine.url", "127.0.0.1:8000", "engine.url", "http"),
+        ("engine.url", "file:///etc/passwd", "engine.url", "http"),
+        ("chain.trust_level", 3, "chain.trust_level", "0, 1 or 2"),
+        ("chain.timeout_s", 0, "chain.timeout_s", "0.1 to 86400"),
+        ("chain.timeout_s", -1, "chain.timeout_s", "0.1 to 86400"),
+        ("p2p.sync_interval_s", float("inf"), "p2p.sync_interval_s", "0.1 to 86400"),
+        ("p2p.close_interval_s", float("nan"), "p2p.close_interval_s", "0.1 to 86400"),
+        ("engine.window_s", 0, "engine.window_s", "0.1 to 86400"),
+        ("engine.sample_interval_s", 86_401, "engine.sample_interval_s", "0.1 to 86400"),
+    ],
+)
+def test_one_line_names_file_key_and_expectation(
+    tmp_path: Path, key: str, value: object, named: str, expected: str
+) -> None:
+    path = write(tmp_path, changed(key, value))
+    with pytest.raises(ConfigError, match=f"^{path}: {named}") as caught:
+        load_config(path)
+    said = str(caught.value)
+    assert expected in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "missing required field"),
+        (b"data_dir = ", "not TOML"),
+        (b"data_dir = 'a'\ndata_dir = 'b'\n", "not TOML"),
+        (b"\xff\xfe", "not TOML"),
+        (b"a = " + b"[" * 10_000, "not TOML"),
+    ],
+    ids=["empty", "no value", "key twice", "no UTF-8", "nested"],
+)
+def test_what_is_no_config(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing.toml: cannot be read.*gpupool init"):
+        load_config(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+
+
+def test_secrets_have_no_place_in_it(tmp_path: Path) -> None:
+    for key in ("identity.node_key", "wallet.mnemonic", "wallet.secret"):
+        with pytest.raises(ConfigError, match="unknown field"):
+            load_config(write(tmp_path, changed(key, "secret words")))

@@ -1,0 +1,68 @@
+"""End to end: a pool of real processes on the embedded chain, with what can go wrong in it.
+
+Each test runs `gpupool devnet` as a user does (in a process of its own) and then audits what is left on disk:
+what an auditor recomputes from records and observations must be what the chain settled.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from devnet_audit import audit
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def run(arguments: list[str], directory: Path, program: list[str] | None = None) -> dict[str, Any]:
+    command = [sys.executable, *(program or ["-m", "agent", "devnet"])]
+    done = subprocess.run(
+        [*command, "--epoch-seconds", "15", "--json", "--dir", str(directory), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=220,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr}\n{done.stdout}"
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def test_four_agents_settle_two_epochs_and_everything_is_claimed(tmp_path: Path) -> None:
+    report = run(["--agents", "4", "--epochs", "2"], tmp_path / "net")
+    assert report["ok"], report["faults"]
+    assert [each["epoch"] for each in report["settlements"]] == [1, 2]
+    assert len(report["participants"]) == 4
+    for participant in report["participants"]:
+        assert participant["claimed_nanoton"] == participant["earned_nanoton"] > 0
+        assert participant["tokens"] > 0
+        assert participant["uptime_s"] > 0
+    books = report["books"]
+    pots = sum(epoch["pot_nanoton"] for epoch in books["epochs"])
+    dust = sum(epoch["dust_nanoton"] for epoch in books["epochs"])
+    assert books["claimed_nanoton"] == pots - dust
+    assert books["contract_nanoton"] >= books["liabilities_nanoton"]
+    assert audit(tmp_path / "net", report) == [each["payload_hash"] for each in report["settlements"]]
+
+
+def test_a_killed_agent_does_not_stop_settlement_and_catches_up_when_it_returns(tmp_path: Path) -> None:
+    report = run(["--agents", "4", "--epochs", "3", "--chaos", "restart"], tmp_path / "net")
+    assert report["ok"], report["faults"]
+    assert len(report["settlements"]) == 3
+    log = (tmp_path / "net" / "agent-3" / "agent.log").read_text()
+    assert log.count("taking part from record") == 2
+    assert log.rstrip().splitlines()[-1].count("stopped")
+    assert "epoch 3 settled" in log
+
+
+def test_a_liar_is_outvoted(tmp_path: Path) -> None:
+    report = run(["--agents", "4", "--epochs", "2"], tmp_path / "net", [str(SUPPORT / "devnet_with_liar.py")])
+    assert report["ok"], report["faults"]
+    assert all(participant["earned_nanoton"] > 0 for participant in report["participants"])
+    assert audit(tmp_path / "net", report) == [each["payload_hash"] for each in report["settlements"]]
