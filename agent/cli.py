@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from agent import commands
@@ -31,22 +31,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcome: int = options.run(options)
         return outcome
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except BaseException as error:
-        expected = _expected(error)
-        if expected is None or options.debug:
+        if options.debug or isinstance(error, SystemExit):
             raise
-        print(f"gpupool: {expected}", file=sys.stderr)  # noqa: T201 the answer to the user
-        return EXIT_USAGE if isinstance(expected, ConfigError | KeyFileError) else EXIT_FAILED
+        return _explain(error)
 
 
-def _expected(error: BaseException) -> Exception | None:
-    """The first error that a user can act upon, also inside the groups that nurseries raise."""
+def _explain(error: BaseException) -> int:
+    """Say in one line what went wrong; the exit code."""
+    causes = list(_leaves(error))
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return EXIT_INTERRUPTED
+    cause = next((cause for cause in causes if isinstance(cause, _EXPECTED)), causes[0])
+    text = str(cause)
+    if not isinstance(cause, _EXPECTED):
+        text = f"unexpected {type(cause).__name__}: {text} (`gpupool --debug` shows where)"
+    print(f"gpupool: {text}", file=sys.stderr)  # noqa: T201 the answer to the user
+    return EXIT_USAGE if isinstance(cause, ConfigError | KeyFileError) else EXIT_FAILED
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors inside the groups that nurseries raise."""
     if isinstance(error, BaseExceptionGroup):
-        found = [_expected(inner) for inner in error.exceptions]
-        return found[0] if found and all(found) else None
-    return error if isinstance(error, _EXPECTED) else None
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def build_parser() -> argparse.ArgumentParser:

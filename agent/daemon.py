@@ -175,6 +175,10 @@ class Agent:
                         f"{state.policy_hash.hex()}; get the pool's current policy document"
                     )
                 if state.operator_set is not None:
+                    if not self.is_registered:
+                        log.warning(
+                            "this node key is not registered in the pool and earns nothing: gpupool pool register"
+                        )
                     return state.operator_set
                 reason = "the pool is still run by its owner: no operator set yet"
             if reason != said:
@@ -207,9 +211,17 @@ class Agent:
             return f"the last block seen is {self.now_s() - view.block.time_s} s old"
         return None
 
+    @property
+    def is_registered(self) -> bool:
+        """Whether the registry holds this node's key."""
+        view = self.settling.view if self.settling is not None else None
+        return view is not None and any(p.node_key == self.key.public for p in view.participants)
+
     def _ready(self) -> str | None:
         if self.settling is None or self.settling.view.state is None:
             return "waiting for the chain"
+        if not self.is_registered:
+            return "this node key is not registered in the pool: gpupool pool register"
         if not self.is_own_log_known:
             return "waiting for operators of more than two thirds of the weight"
         return self.settling.view.error

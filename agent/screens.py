@@ -26,6 +26,8 @@ def status_text(status: dict[str, Any]) -> str:
         f"work      {work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
         + (f"; {work['error']}" if work["error"] else ""),
     ]
+    if chain is not None and chain["seqno"] is not None and not status["is_registered"]:
+        lines.append("registry  this node key is not registered and earns nothing: gpupool pool register")
     if not status["is_own_log_known"]:
         lines.append("log       waiting for operators to say how far they know it")
     if close is not None:

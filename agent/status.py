@@ -28,6 +28,7 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "time_s": now_s,
         "uptime_s": now_s - agent.started_s,
         "node_key": agent.key.public.hex(),
+        "is_registered": agent.is_registered,
         "is_own_log_known": agent.is_own_log_known,
         "chain": _chain(agent.settling, now_s),
         "evidence": attesting.status(now_s) if attesting is not None else None,

@@ -241,6 +241,7 @@ class Devnet:
             nursery.start_soon(self._poll_agents)
             nursery.start_soon(self._make_chaos)
             if refresh:
+                self._events.clear()  # the live view shows what happens from here on; it was printed until here
                 self._live = stack.enter_context(Live(console=self._console, refresh_per_second=4))
             while self._settled_epoch < self._options.epochs:
                 try:
