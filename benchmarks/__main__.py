@@ -1,4 +1,4 @@
-"""Run benchmarks: `python -m benchmarks [records|attestation|settlement|idle ...]`; one JSON line each."""
+"""Run benchmarks: `python -m benchmarks [records|idle|settlement ...]`; one JSON line each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import json
 import platform
 import sys
 
-from benchmarks import attestation, idle, records, settlement
+from benchmarks import idle, records, settlement
 
 BENCHMARKS = {
     "records": records.run,
-    "attestation": attestation.run,
     "idle": idle.run,
     "settlement": settlement.run,
 }

@@ -15,18 +15,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx
 import trio
 from rich.console import Console
 from rich.live import Live
 
 from agent import pool_ops
 from agent.devnet.layout import GLOBAL_ID, Seat, free_ports, prepare_seats, write_config, write_policy
+from agent.devnet.onlooker import POLL_S, Onlooker
 from agent.devnet.processes import Child, run_json, start
 from agent.devnet.report import keep_books, report_table, report_value, shares
 from agent.devnet.view import live_view
@@ -34,13 +33,12 @@ from agent.errors import ConfigError, OperationError
 from agent.identity import create_key
 from contracts.chain import Chain, LiteServer, open_chain
 from contracts.errors import ContractsError
-from contracts.model import NANO, Address, OpenEpoch, PoolParams, RewardsState
+from contracts.model import NANO, Address, PoolParams, RewardsState
 from contracts.reader import PoolReader
 from contracts.signing import SigningKey
 from contracts.wallet import Wallet, wallet_address
-from gossip.errors import InvalidMessageError
 from gossip.policy import parse_policy
-from gossip.settlement import Settlement, verify_checkpoint
+from gossip.settlement import Settlement
 
 AGENTS_MAX = 25
 BLOCK_S = 1
@@ -50,7 +48,6 @@ PAYMENT_NANOTON = 10 * NANO
 FEE_BPS = 200
 SETTLE_SLACK_S = 120
 """How long after its end an epoch may take before the run is given up."""
-POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +114,8 @@ class Devnet:
         self._console = Console(stderr=True)
         self._children: list[Child] = []
         self._agents: dict[str, Child] = {}
-        self._statuses: dict[str, dict[str, Any] | None] = {}
         self._events: list[str] = []
         self._live: Live | None = None
-        self._pots: dict[int, OpenEpoch] = {}
-        self._settlements: dict[int, Settlement] = {}
-        self._landed_after_s: dict[int, int] = {}
-        self._rewards: RewardsState | None = None
         self._paid_epoch = 0
         self._started = time.monotonic()
         self._seats: list[Seat] = []
@@ -133,20 +125,19 @@ class Devnet:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_interrupt_on_signal)
             try:
-                code = await self._live_of_a_pool()
+                code = await self._life_of_a_pool()
             finally:
                 with trio.CancelScope(shield=True):
                     await self._stop_all()
             nursery.cancel_scope.cancel()
         return code
 
-    async def _live_of_a_pool(self) -> int:
+    async def _life_of_a_pool(self) -> int:
         self._say(f"pool of {self._options.agents} agents, {self._options.epochs} epochs of {self._options.epoch_s} s")
         self._seats = prepare_seats(self._directory, self._options.agents, int(time.time()))
         owner_key, customer_key = (create_key(self._directory / f"{name}.key") for name in ("owner", "customer"))
         server = await self._start_chain([owner_key, customer_key, *(seat.wallet_key for seat in self._seats)])
-        async with AsyncExitStack() as stack:
-            chain = await stack.enter_async_context(open_chain([server]))
+        async with open_chain([server]) as chain:
             owner, customer = (
                 Wallet(chain, key.seed, "v5r1", global_id=GLOBAL_ID) for key in (owner_key, customer_key)
             )
@@ -162,8 +153,8 @@ class Devnet:
             self._say("the owner handed the pool over to its operators")
             for seat in self._seats:
                 await self._start_agent(seat)
-            await self._watch(chain, reader, customer)
-            return await self._conclude(chain, reader)
+            onlooker = await self._watch(chain, reader, customer)
+            return await self._conclude(chain, reader, onlooker)
 
     async def _start_chain(self, funded: Sequence[SigningKey]) -> LiteServer:
         genesis = [
@@ -233,87 +224,47 @@ class Devnet:
 
     # Watching.
 
-    async def _watch(self, chain: Chain, reader: PoolReader, customer: Wallet) -> None:
+    async def _watch(self, chain: Chain, reader: PoolReader, customer: Wallet) -> Onlooker:
         """Pay in every epoch, draw, do the chaos, until the last epoch has settled."""
-        refresh = self._console.is_terminal and not self._options.as_json
-        async with AsyncExitStack() as stack:
-            nursery = await stack.enter_async_context(trio.open_nursery())
-            nursery.start_soon(self._poll_agents)
-            nursery.start_soon(self._make_chaos)
-            if refresh:
-                self._events.clear()  # the live view shows what happens from here on; it was printed until here
-                self._live = stack.enter_context(Live(console=self._console, refresh_per_second=4))
-            while self._settled_epoch < self._options.epochs:
-                try:
-                    await self._look(reader)
-                    await self._pay(chain, reader, customer)
-                except ContractsError as error:
-                    self._say(f"chain: {error}")
-                if self._live is not None:
-                    names = [seat.name for seat in self._seats]
-                    self._live.update(live_view(names, self._statuses, self._rewards, int(time.time()), self._events))
-                self._require_progress()
-                await trio.sleep(POLL_S)
-            nursery.cancel_scope.cancel()
+        names = {self._wallet_of(seat): seat.name for seat in self._seats}
+        onlooker = Onlooker(chain, reader, self._seats, names, self._say)
+        is_live = self._console.is_terminal and not self._options.as_json
+        with Live(console=self._console, refresh_per_second=4) if is_live else nullcontext() as self._live:
+            self._events.clear()  # the live view shows what happens from here on; it was printed until here
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(onlooker.poll_agents)
+                nursery.start_soon(self._make_chaos)
+                while onlooker.settled_epoch < self._options.epochs:
+                    try:
+                        await onlooker.look()
+                        await self._pay(chain, reader, customer, onlooker.rewards)
+                    except ContractsError as error:
+                        self._say(f"chain: {error}")
+                    self._draw(onlooker)
+                    self._require_progress(onlooker.settled_epoch)
+                    await trio.sleep(POLL_S)
+                nursery.cancel_scope.cancel()
         self._live = None
+        return onlooker
 
-    @property
-    def _settled_epoch(self) -> int:
-        return max(self._settlements, default=0)
+    def _draw(self, onlooker: Onlooker) -> None:
+        if self._live is not None:
+            names = [seat.name for seat in self._seats]
+            self._live.update(live_view(names, onlooker.statuses, onlooker.rewards, int(time.time()), self._events))
 
-    async def _look(self, reader: PoolReader) -> None:
-        self._rewards = rewards = await reader.rewards()
-        for epoch in rewards.open_epochs:
-            if epoch.epoch not in self._pots:
-                self._pots[epoch.epoch] = epoch
-                self._say(f"epoch {epoch.epoch} finalized, pot {epoch.pot_nanoton / NANO:.3f} TON")
-        if rewards.landed.epoch > self._settled_epoch:
-            settlement = await self._fetch_settlement(rewards.landed.payload_hash)
-            if settlement is not None:
-                payload = settlement.payload
-                self._settlements[payload.epoch] = settlement
-                took_s = rewards.landed.settled_s - self._pots[payload.epoch].end_s
-                self._landed_after_s[payload.epoch] = took_s
-                self._say(
-                    f"epoch {payload.epoch} settled {took_s} s after its end, root {payload.totals_root.hex()[:12]}"
-                )
-
-    async def _fetch_settlement(self, payload_hash: bytes) -> Settlement | None:
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            for seat in self._seats:
-                try:
-                    response = await client.get(f"http://127.0.0.1:{seat.web_port}/-/checkpoint")
-                    if response.status_code == httpx.codes.OK:
-                        return verify_checkpoint(response.content, payload_hash)
-                except (httpx.HTTPError, InvalidMessageError):
-                    continue  # down, or not there yet: another agent has it
-        return None
-
-    async def _pay(self, chain: Chain, reader: PoolReader, customer: Wallet) -> None:
+    async def _pay(self, chain: Chain, reader: PoolReader, customer: Wallet, rewards: RewardsState | None) -> None:
         """The customer pays once in every epoch: 10 TON, and one more each time."""
-        rewards = self._rewards
         if rewards is not None and rewards.current_epoch > self._paid_epoch:
             self._paid_epoch = rewards.current_epoch
             await pool_ops.pay_in(chain, customer, reader.pool, PAYMENT_NANOTON + self._paid_epoch * NANO)
 
-    def _require_progress(self) -> None:
+    def _require_progress(self, settled_epoch: int) -> None:
         for name, child in self._agents.items():
             if child.code is not None and not child.stopping:
                 raise OperationError(f"{name} ended by itself with code {child.code}: {child.last_words()}")
-        due_s = SETTLE_SLACK_S + (self._settled_epoch + 2) * self._options.epoch_s + 30 * (self._settled_epoch + 1)
+        due_s = SETTLE_SLACK_S + (settled_epoch + 2) * self._options.epoch_s + 30 * (settled_epoch + 1)
         if time.monotonic() - self._started > due_s:
-            raise OperationError(f"epoch {self._settled_epoch + 1} did not settle in time")
-
-    async def _poll_agents(self) -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            while True:
-                for seat in self._seats:
-                    try:
-                        response = await client.get(f"http://127.0.0.1:{seat.web_port}/-/status")
-                        self._statuses[seat.name] = response.json()
-                    except (httpx.HTTPError, ValueError):
-                        self._statuses[seat.name] = None
-                await trio.sleep(POLL_S)
+            raise OperationError(f"epoch {settled_epoch + 1} did not settle in time")
 
     async def _make_chaos(self) -> None:
         """Kill the last agent in the middle of the first epoch; with "restart", start it again an epoch later."""
@@ -330,41 +281,42 @@ class Devnet:
 
     # The end.
 
-    async def _conclude(self, chain: Chain, reader: PoolReader) -> int:
+    async def _conclude(self, chain: Chain, reader: PoolReader, onlooker: Onlooker) -> int:
         """Claim for everybody, then hold the books against the chain."""
-        await self._claim_all()
+        settlements = [onlooker.settlements[epoch] for epoch in sorted(onlooker.settlements)]
+        await self._claim_all(settlements[-1])
         rewards = await reader.rewards()
         contract = await chain.account((await reader.state()).rewards)
-        settlements = [self._settlements[epoch] for epoch in sorted(self._settlements)]
-        names = {
-            wallet_address(seat.wallet_key.public, "v5r1", global_id=GLOBAL_ID).account: seat.name
-            for seat in self._seats
-        }
-        books = keep_books(self._pots, settlements, rewards, contract.balance_nanoton)
+        names = {self._wallet_of(seat).account: seat.name for seat in self._seats}
+        books = keep_books(onlooker.pots, settlements, rewards, contract.balance_nanoton)
         rows = shares(names, settlements, rewards.paid_nanoton)
         faults = books.faults(settlements)
         if self._options.as_json:
-            print(json.dumps(report_value(rows, books, settlements, self._landed_after_s, faults)))  # noqa: T201
+            print(json.dumps(report_value(rows, books, settlements, onlooker.landed_after_s, faults)))  # noqa: T201
         else:
             self._console.print(report_table(rows, books))
         for fault in faults:
             self._say(f"WRONG: {fault}")
         if not faults:
             took_s = round(time.monotonic() - self._started)
-            self._say(f"{len(settlements)} epochs settled, everything claimed, the books balance ({took_s} s)")
+            self._say(f"{len(settlements)} epoch(s) settled, everything claimed, the books balance ({took_s} s)")
         return 1 if faults else 0
 
-    async def _claim_all(self) -> None:
+    async def _claim_all(self, last: Settlement) -> None:
         """Everybody claims with its own agent; for one that is down another one does."""
         alive = [seat for seat in self._seats if self._agents[seat.name].code is None]
         for seat in self._seats:
-            address = wallet_address(seat.wallet_key.public, "v5r1", global_id=GLOBAL_ID)
-            earned = self._settlements[self._settled_epoch].base().earned_nanoton.get(address, 0)
+            address = self._wallet_of(seat)
+            earned = last.base().earned_nanoton.get(address, 0)
             if earned == 0:
                 continue
             own = seat if seat in alive else alive[0]
             arguments = ["pool", "claim", "--config", str(own.config), "--participant", str(address), "--json"]
             await run_json(f"claim of {seat.name}", arguments)
+
+    @staticmethod
+    def _wallet_of(seat: Seat) -> Address:
+        return wallet_address(seat.wallet_key.public, "v5r1", global_id=GLOBAL_ID)
 
     async def _stop_all(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -375,7 +327,7 @@ class Devnet:
         line = f"{time.monotonic() - self._started:6.1f} s  {text}"
         self._events.append(line)
         if self._live is None:
-            self._console.print(line, highlight=False)
+            self._console.print(line, highlight=False, soft_wrap=True)
 
 
 async def _interrupt_on_signal() -> None:
