@@ -150,7 +150,9 @@ def _add_devnet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     devnet.add_argument("--keep", action="store_true", help="keep the folder afterwards")
     devnet.add_argument("--engine", metavar="URL", help="metrics URL of a real inference server for the first agent")
     devnet.add_argument(
-        "--chaos", choices=("kill", "restart"), help="kill one agent in the first epoch; restart: and start it again"
+        "--chaos",
+        choices=("kill", "restart", "chain"),
+        help="in the first epoch kill one agent; restart: and start it again; chain: kill and restart the chain",
     )
     devnet.add_argument("--seed", type=int, default=1, help="seed of the load (default: %(default)s)")
     devnet.add_argument(

@@ -68,7 +68,8 @@ class WalletTable(_Table, frozen=True):
 
 class ChainTable(_Table, frozen=True):
     liteservers: tuple[LiteServerTable, ...]
-    trust_level: int = 2
+    trust_level: int = 1
+    """1: everything is proven from the masterchain block down; 2: the server's shard block is believed."""
     timeout_s: float = 5.0
     poll_interval_s: float = 3.0
     """Between two looks at the pool's rewards contract."""
@@ -205,9 +206,9 @@ def _require_ranges(path: Path, file: _File) -> None:
         require(_is_hex_key(peer.node_key), f"p2p.peers[{i}].node_key", "64 hex digits")
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
     require(file.engine.url.startswith(("http://", "https://")), "engine.url", "an http:// or https:// URL")
-    require(file.chain.trust_level in (0, 1, 2), "chain.trust_level", "0, 1 or 2")
+    require(file.chain.trust_level in (1, 2), "chain.trust_level", "1 or 2")
+    require(0.1 <= file.chain.timeout_s <= 9, "chain.timeout_s", "0.1 to 9 seconds")
     positive = {
-        "chain.timeout_s": file.chain.timeout_s,
         "chain.poll_interval_s": file.chain.poll_interval_s,
         "chain.roster_interval_s": file.chain.roster_interval_s,
         "p2p.sync_interval_s": file.p2p.sync_interval_s,

@@ -22,7 +22,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pytoniq_core
@@ -32,14 +31,8 @@ from pytoniq.liteclient.client import LiteServerError
 from pytoniq_core import Builder, Cell
 from pytoniq_core.tlb.vm_stack import VmStack
 
-from contracts.chain_proofs import (
-    Account,
-    Block,
-    TransactionSummary,
-    read_account,
-    read_header,
-    read_transactions,
-)
+from contracts.chain_proofs import read_account, read_header, read_transactions
+from contracts.chain_values import Account, Block, LiteServer, TransactionSummary, account_id, block_lookup
 from contracts.errors import (
     ChainConflictError,
     ChainUnavailableError,
@@ -50,12 +43,13 @@ from contracts.errors import (
     MessageRefusedError,
 )
 from contracts.loop_thread import LoopThread, open_loop_thread
-from contracts.model import Address, require_bytes
+from contracts.model import Address
 
 __all__ = ["Account", "Block", "Chain", "LiteServer", "TransactionSummary", "open_chain"]
 
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
 LIE_S = 60.0
+FRAME_BYTES_MAX = 1 << 24  # as in TON's own client (`adnl/adnl-ext-connection.cpp`)
 STEPS_MAX = 256
 """How many blocks `block_at` walks from where the server's own lookup lands."""
 
@@ -68,21 +62,6 @@ _log = logging.getLogger(__name__)
 logging.getLogger("LiteClient").setLevel(logging.CRITICAL)
 _T = TypeVar("_T")
 _Ask = Callable[[LiteClient], Awaitable[_T]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiteServer:
-    """Where a liteserver listens, and its Ed25519 key (32 bytes)."""
-
-    host: str
-    port: int
-    public_key: bytes
-
-    def __post_init__(self) -> None:
-        require_bytes("public_key", self.public_key, 32)
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @asynccontextmanager
@@ -107,7 +86,7 @@ async def open_chain(
     async with open_loop_thread("liteclient") as thread:
         connections = [_Connection(server, timeout_s) for server in servers]
         try:
-            yield Chain(_Servers(connections, timeout_s), thread, trust_level, timeout_s)
+            yield Chain(_Servers(connections), thread, trust_level, timeout_s)
         finally:
             with trio.CancelScope(shield=True):
                 await thread.run(lambda: _close_all(connections))
@@ -128,7 +107,7 @@ class Chain:
         self._head: Block | None = None
 
     async def head(self) -> Block:
-        """The latest masterchain block."""
+        """The latest masterchain block: never an older one than any call has seen before."""
 
         async def ask(client: LiteClient) -> Block:
             last = (await client.liteserver_request("getMasterchainInfo", {}))["last"]
@@ -140,10 +119,10 @@ class Chain:
                     return known
                 if last["seqno"] == known.seqno:
                     raise ChainConflictError(f"liteservers disagree on block {known.seqno}")
-            return read_header(await client.liteserver_request("getBlockHeader", {"id": last, "mode": 0}))
+            header = await client.liteserver_request("getBlockHeader", {"id": last, "mode": 0})
+            return read_header(header, seqno=last["seqno"])
 
-        self._head = await self._ask(ask)
-        return self._head
+        return self._newest(await self._ask(ask))
 
     async def wait_next(self, seqno: int, timeout_s: float) -> Block:
         """The block after `seqno`, as soon as there is one; `ChainUnavailableError` after `timeout_s`."""
@@ -151,7 +130,7 @@ class Chain:
 
         async def ask(client: LiteClient) -> Block | None:
             lookup = client.schemas.serialize(
-                client.schemas.get_by_name("liteServer.lookupBlock"), _lookup(1, seqno + 1)
+                client.schemas.get_by_name("liteServer.lookupBlock"), block_lookup(1, seqno + 1)
             )
             try:
                 answer = await client.raw_wait_masterchain_seqno(seqno + 1, int(slice_s * 1000), lookup)
@@ -159,21 +138,19 @@ class Chain:
                 if error.code == _WAIT_TIMEOUT:
                     return None
                 raise
-            return read_header(answer)
+            return read_header(answer, seqno=seqno + 1)
 
         with trio.move_on_after(timeout_s):
             while True:
                 block = await self._ask(ask)
                 if block is not None:
+                    self._newest(block)
                     return block
         raise ChainUnavailableError(f"no block after {seqno} within {timeout_s:g} s")
 
     async def block_by_seqno(self, seqno: int) -> Block:
         """The masterchain block number `seqno`."""
-        block = await self._ask(lambda client: _look_up(client, _lookup(1, seqno)))
-        if block.seqno != seqno:
-            raise ChainConflictError(f"asked for block {seqno}, got {block.seqno}")
-        return block
+        return await self._ask(lambda client: _look_up(client, block_lookup(1, seqno), seqno))
 
     async def block_at(self, time_s: int) -> Block:
         """The first masterchain block that was made at `time_s` (unix seconds) or later.
@@ -184,7 +161,7 @@ class Chain:
         head = await self.head()
         if head.time_s < time_s:
             raise ChainUnavailableError(f"no block of {time_s} yet: the latest is of {head.time_s}")
-        block = await self._ask(lambda client: _look_up(client, _lookup(4, -1, utime=time_s)))
+        block = await self._ask(lambda client: _look_up(client, block_lookup(4, -1, utime=time_s)))
         for _ in range(STEPS_MAX):
             if block.time_s < time_s:
                 block = await self.block_by_seqno(block.seqno + 1)
@@ -202,7 +179,7 @@ class Chain:
     async def account(self, address: Address, block: Block | None = None) -> Account:
         """The account at `block` (None: the latest), proven; inactive and empty if there is none."""
         at = await self.head() if block is None else block
-        query = {"id": at.to_tl(), "account": _account_id(address)}
+        query = {"id": at.to_tl(), "account": account_id(address)}
 
         async def ask(client: LiteClient) -> Account:
             answer = await client.liteserver_request("getAccountState", query)
@@ -225,7 +202,7 @@ class Chain:
         query = {
             "mode": 4,
             "id": at.to_tl(),
-            "account": _account_id(address),
+            "account": account_id(address),
             "method_id": (int.from_bytes(method, "big") & 0xFFFF) | 0x10000,
             "params": VmStack.serialize([_stack_value(arg) for arg in args]).to_boc(),
         }
@@ -264,7 +241,7 @@ class Chain:
         found: list[TransactionSummary] = []
         while lt and len(found) < count:
             amount = min(_TRANSACTIONS_PER_QUERY, count - len(found))
-            query = {"count": amount, "account": _account_id(address), "lt": lt, "hash": last_hash.hex()}
+            query = {"count": amount, "account": account_id(address), "lt": lt, "hash": last_hash.hex()}
             answer = await self._request("getTransactions", query)
             part, lt, last_hash = read_transactions(answer, last_hash, amount)
             found += part
@@ -275,6 +252,12 @@ class Chain:
     async def global_id(self) -> int:
         """The network's global id: -239 is mainnet, -3 is testnet."""
         return (await self.head()).global_id
+
+    def _newest(self, block: Block) -> Block:
+        """Note `block`; the newest one known. A slower answer or server must not take the head back."""
+        if self._head is None or block.seqno > self._head.seqno:
+            self._head = block
+        return self._head
 
     async def _request(self, name: str, query: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = await self._ask(lambda client: client.liteserver_request(name, query))
@@ -287,9 +270,8 @@ class Chain:
 class _Servers:
     """The connections, and whose turn it is. Lives in pytoniq's loop."""
 
-    def __init__(self, connections: Sequence[_Connection], timeout_s: float) -> None:
+    def __init__(self, connections: Sequence[_Connection]) -> None:
         self._connections = list(connections)
-        self._timeout_s = timeout_s
 
     async def ask(self, ask: _Ask[_T]) -> _T:
         """Ask one server after the other until one answers; the one that did is asked first next time."""
@@ -349,50 +331,57 @@ class _Connection:
             if wait_s > 0:
                 raise ChainUnavailableError(f"{self.server}: no connection; next try in {wait_s:.1f} s")
             if client is not None:
-                await _close(client)
-                self._client = None
-            key = base64.b64encode(self.server.public_key).decode()
-            # Trust level 2 turns pytoniq's own checks off: every answer is checked in `chain_proofs`.
-            client = LiteClient(self.server.host, self.server.port, key, timeout=self._timeout_s, trust_level=2)
+                await self.close()
+            self._backoff_s = min(max(2 * self._backoff_s, BACKOFF_S_MIN), BACKOFF_S_MAX)
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    await client.connect()
-            except BaseException:
-                self._leave_alone()
-                await _close(client)
+                client = await self._connect()
+            except Exception:
+                self._leave_alone(self._backoff_s)
                 raise
             self._backoff_s = 0.0
             self._client = client
             return client
 
-    async def _drop(self, client: LiteClient | None, pause_s: float = 0.0) -> None:
+    async def _connect(self) -> LiteClient:
+        key = base64.b64encode(self.server.public_key).decode()
+        # Trust level 2 turns pytoniq's own checks off: every answer is checked in `chain_proofs`.
+        client = _Client(self.server.host, self.server.port, key, timeout=self._timeout_s, trust_level=2)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await client.connect()
+        except BaseException:
+            await _close(client)
+            raise
+        return client
+
+    async def _drop(self, client: LiteClient | None, pause_s: float = BACKOFF_S_MIN) -> None:
         """Close the connection that failed, unless another call has done so already."""
         async with self._lock:
             if client is not None and client is self._client:
                 self._leave_alone(pause_s)
-                self._client = None
-                await _close(client)
+                await self.close()
 
-    def _leave_alone(self, pause_s: float = 0.0) -> None:
-        self._backoff_s = min(max(2 * self._backoff_s, BACKOFF_S_MIN), BACKOFF_S_MAX)
-        self._not_before = asyncio.get_running_loop().time() + max(pause_s, self._backoff_s)
+    def _leave_alone(self, pause_s: float) -> None:
+        self._not_before = asyncio.get_running_loop().time() + pause_s
 
     async def close(self) -> None:
-        if self._client is not None:
-            await _close(self._client)
+        client, self._client = self._client, None
+        if client is not None:
+            await _close(client)
 
 
-async def _look_up(client: LiteClient, query: dict[str, Any]) -> Block:
-    return read_header(await client.liteserver_request("lookupBlock", query))
+class _Client(LiteClient):  # type: ignore[misc]  # pytoniq has no types
+    """pytoniq's client, which on its own reads a frame of any size that a server announces."""
+
+    async def receive(self, data_len: int) -> bytes:
+        if data_len > FRAME_BYTES_MAX:
+            raise ConnectionResetError(f"a frame of {data_len} bytes")
+        frame: bytes = await super().receive(data_len)
+        return frame
 
 
-def _lookup(mode: int, seqno: int, utime: int | None = None) -> dict[str, Any]:
-    masterchain = {"workchain": -1, "shard": -(2**63), "seqno": seqno}
-    return {"mode": mode, "id": masterchain, "lt": None, "utime": utime}
-
-
-def _account_id(address: Address) -> dict[str, Any]:
-    return {"workchain": address.workchain, "id": address.account.hex()}
+async def _look_up(client: LiteClient, query: dict[str, Any], seqno: int | None = None) -> Block:
+    return read_header(await client.liteserver_request("lookupBlock", query), seqno=seqno)
 
 
 def _stack_value(value: Any) -> Any:

@@ -2,106 +2,63 @@
 
 Everything here is untrusted until its hashes lead to the masterchain block that was asked for. Rules:
 1. A header is believed if its root hash is the block's.
-2. A shard block is believed if the masterchain block's state names it (trust level 1), or because the
+2. A state is believed if its hash stands in the *data* of the block's state update. The hash of the
+   update's child proves nothing: a pruned branch of level mask 3 names any hash for level 0 and still
+   keeps the update's own, which is made of the child's hash for level 1. pytoniq does not check that
+   both agree, as TON does when it loads the cell; so its proof functions are not used here.
+3. A shard block is believed if the masterchain block's state names it (trust level 1), or because the
    server names it (trust level 2).
-3. An account is believed if the shard block's state holds exactly this account, and its absence if the
-   dictionary's path shows that there is no room for it.
-4. A list of transactions is believed if each one names the next by hash, from the account's last.
+4. An account is believed if the shard block's state holds exactly this account, and its absence if the
+   shard is the account's own and the dictionary's path shows that there is no room for it.
+5. A list of transactions is believed if each one names the next by hash, from the account's last.
 
 Whatever does not decode or does not match raises `ChainConflictError`. That the masterchain block
 itself is signed by the validators is not checked (pytoniq's trust level 0).
 
-Source: TON `crypto/block/check-proof.cpp`, `crypto/block/block.tlb`.
+Source: TON `crypto/block/check-proof.cpp`, `crypto/block/block.tlb`, `crypto/vm/cells/DataCell.cpp`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from pytoniq_core import Cell, Slice
+from pytoniq_core import Cell, CellTypes, Slice
 from pytoniq_core.boc.hashmap.parse import deserialize_hml
-from pytoniq_core.proof.check_proof import check_block_header_proof, check_shard_proof
 from pytoniq_core.tl.block import BlockIdExt
 from pytoniq_core.tlb.account import Account as RawAccount
-from pytoniq_core.tlb.block import BlockInfo, CurrencyCollection
+from pytoniq_core.tlb.block import BlockInfo, CurrencyCollection, ShardIdent, ShardStateUnsplit
 from pytoniq_core.tlb.transaction import Transaction
 
+from contracts.chain_values import ABSENT, Account, Block, TransactionSummary
 from contracts.errors import ChainConflictError
 from contracts.model import Address
 
 _ACCOUNT_KEY_BITS = 256
+_BLOCK_TAG, _STATE_TAG = 0x11EF55AA, 0x9023AFE2
+_INFO_REF, _UPDATE_REF = 0, 2
 _ACCOUNTS_REF = 1
-_MASTERCHAIN_SHARD = -(2**63)
+_NEW_HASH = slice(33, 65)
+"""Where a Merkle update's data (tag, old hash, new hash, depths) names the new state."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A masterchain block: number, hashes of 32 bytes, unix time of its making in seconds."""
-
-    seqno: int
-    root_hash: bytes
-    file_hash: bytes
-    time_s: int
-    global_id: int = 0
-
-    def to_tl(self) -> dict[str, Any]:
-        """The block's id as a liteserver's query wants it."""
-        return {
-            "workchain": -1,
-            "shard": _MASTERCHAIN_SHARD,
-            "seqno": self.seqno,
-            "root_hash": self.root_hash.hex(),
-            "file_hash": self.file_hash.hex(),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """An account at some block, proven. `code_hash` and `data` stand only while it is active."""
-
-    balance_nanoton: int
-    active: bool
-    code_hash: bytes | None
-    data: Cell | None
-    last_lt: int
-    last_hash: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransactionSummary:
-    """One transaction. `exit_code` is None if no code ran, `action_code` if there was no action phase."""
-
-    hash: bytes
-    lt: int
-    now_s: int
-    exit_code: int | None
-    action_code: int | None
-    in_op: int | None
-    aborted: bool
-
-
-ABSENT = Account(balance_nanoton=0, active=False, code_hash=None, data=None, last_lt=0, last_hash=bytes(32))
-"""What an account is that was never touched."""
-
-
-def read_header(answer: dict[str, Any]) -> Block:
-    """Believe a `blockHeader` of a masterchain block.
+def read_header(answer: dict[str, Any], *, seqno: int | None = None) -> Block:
+    """Believe a `blockHeader` of a masterchain block: the one with the number `seqno`, if it is given.
 
     Raises:
-        ChainConflictError: the header is not that of the block that the answer names.
+        ChainConflictError: the header is not that of the block that the answer names, or of another number.
     """
     with _doubting("block header"):
         block_id = BlockIdExt.from_dict(answer["id"])
         _require(block_id.workchain == -1, "it is not of the masterchain")
         root = Cell.one_from_boc(answer["header_proof"])[0]
-        check_block_header_proof(root, block_id.root_hash)
+        _require(root.get_hash(0) == block_id.root_hash, "it is of another block")
         head = root.begin_parse()
-        _require(head.load_uint(32) == 0x11EF55AA, "it is no block")
-        info = BlockInfo.deserialize(root[0].begin_parse())
+        _require(head.load_uint(32) == _BLOCK_TAG, "it is no block")
+        info = BlockInfo.deserialize(root[_INFO_REF].begin_parse())
         _require(info.seqno == block_id.seqno, "its number is another")
+        _require(seqno is None or info.seqno == seqno, f"asked for {seqno}, got {info.seqno}")
         return Block(
             seqno=info.seqno,
             root_hash=block_id.root_hash,
@@ -123,10 +80,9 @@ def read_account(answer: dict[str, Any], address: Address, block: Block, *, trus
         shard = BlockIdExt.from_dict(answer["shardblk"])
         _require(shard.workchain == address.workchain, "it is of another workchain")
         if trust_level <= 1:
-            check_shard_proof(shard_proof=answer["shard_proof"], blk=asked, shrd_blk=shard)
-        header, state = (cell[0] for cell in Cell.from_boc(answer["proof"]))
-        state_hash = check_block_header_proof(header, shard.root_hash, True)
-        _require(state.get_hash(0) == state_hash, "it is not of this shard block")
+            _check_shard(answer["shard_proof"], asked, shard)
+        state = _state_after(answer["proof"], shard.root_hash)
+        _check_contains(state, address)
         leaf = _find_account(state[_ACCOUNTS_REF], address.account)
         if leaf is None:
             _require(not answer["state"], "the proof says that there is none")
@@ -155,6 +111,37 @@ def read_transactions(
             summaries.append(_summary(raw, last_hash))
             last_lt, last_hash = raw.prev_trans_lt, raw.prev_trans_hash
         return summaries, last_lt, last_hash
+
+
+def _state_after(proof: bytes, block_hash: bytes) -> Cell:
+    """The state after the block with the root hash `block_hash`, pruned to what the proof shows (rule 2)."""
+    header, state = (cell[0] for cell in Cell.from_boc(proof))
+    _require(header.get_hash(0) == block_hash, "its header is of another block")
+    update = header[_UPDATE_REF]
+    _require(update.type_ == CellTypes.merkle_update, "its header shows no state update")
+    _require(update.data[_NEW_HASH] == state.get_hash(0), "it is not of this block's state")
+    return state
+
+
+def _check_shard(proof: bytes, block: BlockIdExt, shard: BlockIdExt) -> None:
+    """Raise unless the masterchain block `block` names `shard`, or is it."""
+    if shard == block:
+        return
+    state = ShardStateUnsplit.deserialize(_state_after(proof, block.root_hash).begin_parse())
+    named = state.custom.shard_hashes[shard.workchain].list
+    _require(any(s is not None and s.root_hash == shard.root_hash for s in named), "no such shard block is named")
+
+
+def _check_contains(state: Cell, address: Address) -> None:
+    """Raise unless the state is of the shard that `address` belongs to: no other one proves its absence."""
+    head = state.begin_parse()
+    _require(head.load_uint(32) == _STATE_TAG, "it is no state")
+    head.load_int(32)
+    shard = ShardIdent.deserialize(head)
+    _require(shard.workchain_id == address.workchain, "it is of another workchain")
+    rest = 64 - shard.shard_pfx_bits
+    ours = int.from_bytes(address.account[:8], "big") >> rest == shard.shard_prefix >> rest
+    _require(ours, "it is of another shard")
 
 
 def _find_account(accounts: Cell, account: bytes) -> Slice | None:
@@ -208,8 +195,15 @@ def _summary(raw: Transaction, transaction_hash: bytes) -> TransactionSummary:
         exit_code=compute.exit_code if ran else None,
         action_code=None if action is None else action.result_code,
         in_op=body.begin_parse().load_uint(32) if body is not None and len(body.bits) >= 32 else None,
+        source=_source(raw),
         aborted=bool(getattr(raw.description, "aborted", False)),
     )
+
+
+def _source(raw: Transaction) -> Address | None:
+    if raw.in_msg is None or not raw.in_msg.is_internal:
+        return None
+    return Address(raw.in_msg.info.src.wc, bytes(raw.in_msg.info.src.hash_part))
 
 
 def _require(condition: bool, message: str) -> None:

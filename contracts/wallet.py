@@ -60,7 +60,8 @@ class OutMessage:
 
     dest: Address
     value_nanoton: int
-    body: Cell
+    body: Cell | None
+    """None: a plain payment."""
     bounce: bool = True
     state_init: Cell | None = None
 
@@ -263,6 +264,8 @@ def _internal(message: OutMessage) -> Cell:
         builder.store_bit(0)
     else:
         builder.store_uint(0b11, 2).store_ref(message.state_init)
+    if message.body is None:
+        return builder.store_bit(0).end_cell()
     return builder.store_bit(1).store_ref(message.body).end_cell()
 
 

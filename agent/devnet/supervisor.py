@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import trio
 from rich.console import Console
@@ -46,6 +47,7 @@ STAKE_NANOTON = 100 * NANO
 FUNDS_NANOTON = 1_000 * NANO
 PAYMENT_NANOTON = 10 * NANO
 FEE_BPS = 200
+CHAIN_OUTAGE_S = 8
 SETTLE_SLACK_S = 120
 """How long after its end an epoch may take before the run is given up."""
 
@@ -99,8 +101,8 @@ def _require_options(options: DevnetOptions) -> None:
         raise ConfigError(f"--epochs: expected 1 to 1000, got {options.epochs}")
     if not 15 <= options.epoch_s <= 86_400:
         raise ConfigError(f"--epoch-seconds: expected 15 to 86400, got {options.epoch_s}")
-    if options.chaos is not None and options.agents < 4:
-        raise ConfigError("--chaos: needs at least 4 agents: two of three are no quorum")
+    if options.chaos in ("kill", "restart") and options.agents < 4:
+        raise ConfigError(f"--chaos {options.chaos}: needs at least 4 agents: two of three are no quorum")
     if options.directory is not None and options.directory.exists() and any(options.directory.iterdir()):
         raise ConfigError(f"--dir: {options.directory} is not empty; remove it or name another folder")
 
@@ -114,6 +116,8 @@ class Devnet:
         self._console = Console(stderr=True)
         self._children: list[Child] = []
         self._agents: dict[str, Child] = {}
+        self._chain: Child | None = None
+        self._chain_error: str | None = None
         self._events: list[str] = []
         self._live: Live | None = None
         self._paid_epoch = 0
@@ -153,7 +157,7 @@ class Devnet:
             self._say("the owner handed the pool over to its operators")
             for seat in self._seats:
                 await self._start_agent(seat)
-            onlooker = await self._watch(chain, reader, customer)
+            onlooker = await self._watch(chain, reader, customer, server)
             return await self._conclude(chain, reader, onlooker)
 
     async def _start_chain(self, funded: Sequence[SigningKey]) -> LiteServer:
@@ -163,15 +167,28 @@ class Devnet:
         ]
         path = self._directory / "genesis.json"
         path.write_text(json.dumps(genesis))
-        folder, (port,) = self._directory / "chain", free_ports(1)
-        arguments = ["--dir", str(folder), "--port", str(port), "--block-seconds", str(BLOCK_S), "--genesis", str(path)]
-        child = await start(
-            "chain", ["-m", "contracts.devchain", *arguments], self._directory / "chain.log", reads_ready=True
-        )
-        self._children.append(child)
-        ready = await child.read_ready()
+        (port,) = free_ports(1)
+        ready = await self._run_chain(port)
         self._say(f"TON chain on {ready['host']}:{ready['port']}")
         return LiteServer(host=ready["host"], port=ready["port"], public_key=base64.b64decode(ready["public_key"]))
+
+    async def _run_chain(self, port: int) -> dict[str, Any]:
+        """Start the chain's process: a new chain, or the one that stands on disk. Returns its ready line."""
+        folder, genesis = self._directory / "chain", self._directory / "genesis.json"
+        arguments = [
+            "--dir",
+            str(folder),
+            "--port",
+            str(port),
+            "--genesis",
+            str(genesis),
+            "--block-seconds",
+            str(BLOCK_S),
+        ]
+        log = self._directory / "chain.log"
+        self._chain = await start("chain", ["-m", "contracts.devchain", *arguments], log, reads_ready=True)
+        self._children.append(self._chain)
+        return await self._chain.read_ready()
 
     async def _found_pool(self, chain: Chain, owner: Wallet, policy_path: Path) -> Address:
         policy = parse_policy(write_policy(policy_path, self._options.epoch_s))
@@ -224,7 +241,7 @@ class Devnet:
 
     # Watching.
 
-    async def _watch(self, chain: Chain, reader: PoolReader, customer: Wallet) -> Onlooker:
+    async def _watch(self, chain: Chain, reader: PoolReader, customer: Wallet, server: LiteServer) -> Onlooker:
         """Pay in every epoch, draw, do the chaos, until the last epoch has settled."""
         names = {self._wallet_of(seat): seat.name for seat in self._seats}
         onlooker = Onlooker(chain, reader, self._seats, names, self._say)
@@ -233,19 +250,26 @@ class Devnet:
             self._events.clear()  # the live view shows what happens from here on; it was printed until here
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(onlooker.poll_agents)
-                nursery.start_soon(self._make_chaos)
+                nursery.start_soon(self._make_chaos, server)
                 while onlooker.settled_epoch < self._options.epochs:
-                    try:
-                        await onlooker.look()
-                        await self._pay(chain, reader, customer, onlooker.rewards)
-                    except ContractsError as error:
-                        self._say(f"chain: {error}")
+                    await self._step(chain, reader, customer, onlooker)
                     self._draw(onlooker)
                     self._require_progress(onlooker.settled_epoch)
                     await trio.sleep(POLL_S)
                 nursery.cancel_scope.cancel()
         self._live = None
         return onlooker
+
+    async def _step(self, chain: Chain, reader: PoolReader, customer: Wallet, onlooker: Onlooker) -> None:
+        try:
+            await onlooker.look()
+            await self._pay(chain, reader, customer, onlooker.rewards)
+        except ContractsError as error:
+            if self._chain_error is None:
+                self._say(f"the chain is away: {error}")
+            self._chain_error = str(error)
+        else:
+            self._chain_error = None
 
     def _draw(self, onlooker: Onlooker) -> None:
         if self._live is not None:
@@ -259,19 +283,27 @@ class Devnet:
             await pool_ops.pay_in(chain, customer, reader.pool, PAYMENT_NANOTON + self._paid_epoch * NANO)
 
     def _require_progress(self, settled_epoch: int) -> None:
-        for name, child in self._agents.items():
+        for child in self._children:
             if child.code is not None and not child.stopping:
-                raise OperationError(f"{name} ended by itself with code {child.code}: {child.last_words()}")
+                raise OperationError(f"{child.name} ended by itself with code {child.code}: {child.last_words()}")
         due_s = SETTLE_SLACK_S + (settled_epoch + 2) * self._options.epoch_s + 30 * (settled_epoch + 1)
         if time.monotonic() - self._started > due_s:
             raise OperationError(f"epoch {settled_epoch + 1} did not settle in time")
 
-    async def _make_chaos(self) -> None:
-        """Kill the last agent in the middle of the first epoch; with "restart", start it again an epoch later."""
+    async def _make_chaos(self, server: LiteServer) -> None:
+        """Break something in the middle of the first epoch; what shall come back does so later."""
         if self._options.chaos is None:
             return
         seat = self._seats[-1]
         await trio.sleep(self._options.epoch_s * 0.6)
+        if self._options.chaos == "chain":
+            assert self._chain is not None
+            self._chain.kill()
+            self._say("killed the chain")
+            await trio.sleep(CHAIN_OUTAGE_S)
+            await self._run_chain(server.port)
+            self._say("started the chain again")
+            return
         self._agents[seat.name].kill()
         self._say(f"killed {seat.name}")
         if self._options.chaos == "restart":

@@ -15,6 +15,7 @@ from pytoniq_core import Builder, Cell, ExternalAddress, Slice
 from pytoniq_core.tlb.account import ShardAccount
 from pytoniq_core.tlb.transaction import MessageAny, Transaction
 
+from contracts.devchain.boc import from_boc, to_boc
 from contracts.devchain.errors import InvalidMessageError
 from contracts.model import Address
 
@@ -25,6 +26,23 @@ _STATUS: dict[str, Status] = {
     "account_active": "active",
     "account_frozen": "frozen",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """A `ShardAccount` as a cell, and as a BoC of it: of a large account, neither is cheap to make."""
+
+    cell: Cell
+    boc: bytes
+
+    @classmethod
+    def from_boc(cls, boc: bytes) -> StoredAccount:
+        """Raises `InvalidMessageError` if `boc` does not decode."""
+        return cls(from_boc(boc), boc)
+
+    @classmethod
+    def from_cell(cls, cell: Cell) -> StoredAccount:
+        return cls(cell, to_boc(cell))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

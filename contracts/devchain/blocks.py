@@ -116,9 +116,9 @@ class Step:
 
 def with_changes(accounts: Trie, changes: Changes) -> Trie:
     """The accounts after `changes`; costs as much as what changed."""
-    for account, cell in changes.accounts.items():
-        balance = read_account(Address(_BASECHAIN, account), cell).balance_nanoton
-        accounts = accounts.with_value(int.from_bytes(account, "big"), cell, balance)
+    for account, stored in changes.accounts.items():
+        balance = read_account(Address(_BASECHAIN, account), stored.cell).balance_nanoton
+        accounts = accounts.with_value(int.from_bytes(account, "big"), stored.cell, balance)
     return accounts
 
 

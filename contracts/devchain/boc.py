@@ -2,8 +2,8 @@
 
 pytoniq-core writes one root only, walks a cell once per path to it (a small bag of shared cells would
 keep it busy for ever), and its reader copies the rest of the bag for every cell. Here each distinct
-cell is visited once; and with a `CellPool`, a cell that is alive already is not made again: a new
-version of a large account costs what changed in it, and shares the rest.
+cell is visited once; and a cell that is alive already is not made again: a new version of a large
+account shares what did not change in it.
 
 Untrusted input: any BoC. Rules, cheapest first; anything else raises `InvalidMessageError`:
 1. A bounded number of bytes, the current magic, exactly one root, no absent cells.
@@ -16,7 +16,6 @@ Source: TON `crypto/tl/boc.tlb` (`serialized_boc`), `crypto/vm/boc.cpp`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakValueDictionary
 from weakref import WeakValueDictionary
 
 from bitarray import bitarray
@@ -32,14 +31,14 @@ _MAGIC = b"\xb5\xee\x9c\x72"
 _HAS_INDEX, _HAS_CHECKSUM = 0x80, 0x40
 _EXOTIC, _WITH_HASHES = 8, 16
 
-CellPool = WeakValueDictionary[tuple[bytes, tuple[int, ...]], Cell]
-"""Cells that are alive, by descriptors, data and the identities of what they refer to.
+_alive: WeakValueDictionary[tuple[bytes, tuple[int, ...]], Cell] = WeakValueDictionary()
+"""Cells that someone holds, by descriptors with data and the identities of the cells below.
 
-Sound because a living cell keeps what it refers to alive: no identity in a key is ever reused."""
+A living cell keeps the cells below it alive, so no identity in a key can belong to another cell."""
 
 
-def from_boc(data: bytes, *, bytes_max: int = BOC_BYTES_MAX, pool: CellPool | None = None) -> Cell:
-    """Decode a bag of at most `bytes_max` bytes with exactly one root, reusing the cells of `pool`.
+def from_boc(data: bytes, *, bytes_max: int = BOC_BYTES_MAX) -> Cell:
+    """Decode a bag of at most `bytes_max` bytes with exactly one root.
 
     Raises:
         InvalidMessageError: too large, malformed, or not exactly one root.
@@ -60,7 +59,7 @@ def from_boc(data: bytes, *, bytes_max: int = BOC_BYTES_MAX, pool: CellPool | No
         raise InvalidMessageError(f"bag of cells: {roots} roots and {count} cells do not fit {len(data)} bytes")
     parts = _split(data[:end], start, count, size)
     try:
-        return _build(parts, {} if pool is None else pool)[root]
+        return _build(parts)[root]
     except InvalidMessageError:
         raise
     except Exception as error:
@@ -88,17 +87,16 @@ def _split(data: bytes, at: int, count: int, size: int) -> list[tuple[bytes, lis
     return parts
 
 
-def _build(
-    parts: list[tuple[bytes, list[int]]], pool: CellPool | dict[tuple[bytes, tuple[int, ...]], Cell]
-) -> list[Cell]:
+def _build(parts: list[tuple[bytes, list[int]]]) -> list[Cell]:
+    """The cells of all parts; the last ones first, because each refers to later ones only."""
     cells: list[Cell] = [None] * len(parts)
     for index in range(len(parts) - 1, -1, -1):
         raw, indexes = parts[index]
         refs = [cells[i] for i in indexes]
         key = raw, tuple(map(id, refs))
-        cell = pool.get(key)
+        cell = _alive.get(key)
         if cell is None:
-            cell = pool[key] = _cell(raw, refs)
+            cell = _alive[key] = _cell(raw, refs)
         cells[index] = cell
     return cells
 
@@ -138,20 +136,6 @@ def to_boc(*roots: Cell) -> bytes:
     counts = b"".join(n.to_bytes(size, "big") for n in (len(order), len(roots), 0))
     root_list = b"".join(index[root.hash].to_bytes(size, "big") for root in roots)
     return head + counts + len(body).to_bytes(offset, "big") + root_list + bytes(body)
-
-
-class CellPool:
-    """Keeps one object per distinct cell, as long as anyone holds it: versions of an account share code."""
-
-    def __init__(self) -> None:
-        self._cells: WeakValueDictionary[bytes, Cell] = WeakValueDictionary()
-
-    def share(self, root: Cell) -> Cell:
-        """The same tree, made of the pool's own cells."""
-        for cell in reversed(_topological([root])):
-            if self._cells.setdefault(cell.hash, cell) is cell:
-                cell.refs[:] = [self._cells[ref.hash] for ref in cell.refs]
-        return self._cells[root.hash]
 
 
 def _topological(roots: Sequence[Cell]) -> list[Cell]:

@@ -34,6 +34,7 @@ from typing import Any
 import wasmtime
 from pytoniq_core import Cell
 
+from contracts.devchain.accounts import StoredAccount
 from contracts.devchain.boc import from_boc, to_boc
 from contracts.devchain.emscripten import (
     CLOCK,
@@ -68,7 +69,7 @@ _SHA256 = {
 class Executed:
     """The message led to a transaction (which may still have failed inside)."""
 
-    shard_account: Cell
+    account: StoredAccount
     transaction: Cell
 
 
@@ -101,9 +102,9 @@ class TvmEmulator:
         self._emulator = 0
 
     def run_transaction(
-        self, shard_account: Cell, message: Cell, *, now: int, lt: int, rand_seed: bytes
+        self, account: StoredAccount, message: Cell, *, now: int, lt: int, rand_seed: bytes
     ) -> Executed | NotExecuted:
-        """Apply `message` to `shard_account` at unix time `now` and logical time `lt`.
+        """Apply `message` to `account` at unix time `now` and logical time `lt`.
 
         Raises:
             InvalidMessageError: the message is deeper than `DEPTH_MAX`.
@@ -118,11 +119,12 @@ class TvmEmulator:
             "ignore_chksig": False,
             "debug_enabled": False,
         }
-        output = self._call("emulate", None, _base64(shard_account), _base64(message), json.dumps(parameters))
+        before = base64.b64encode(account.boc).decode()
+        output = self._call("emulate", None, before, _base64(message), json.dumps(parameters))
         try:
             if output["success"]:
                 return Executed(
-                    shard_account=from_boc(base64.b64decode(output["shard_account"])),
+                    account=StoredAccount.from_boc(base64.b64decode(output["shard_account"])),
                     transaction=from_boc(base64.b64decode(output["transaction"])),
                 )
             return NotExecuted(reason=str(output["error"]), exit_code=output.get("vm_exit_code"))

@@ -36,6 +36,7 @@ from pytoniq_core.tlb.vm_stack import VmStack
 from contracts.devchain.accounts import (
     AccountState,
     AppliedTransaction,
+    StoredAccount,
     absent_account,
     external_destination,
     funded_account,
@@ -43,7 +44,7 @@ from contracts.devchain.accounts import (
     read_account,
     read_transaction,
 )
-from contracts.devchain.boc import CellPool, from_boc
+from contracts.devchain.boc import from_boc
 from contracts.devchain.emulator import GetMethodResult, NotExecuted, TvmEmulator
 from contracts.devchain.errors import (
     DevchainError,
@@ -60,6 +61,7 @@ EXTERNAL_BYTES_MAX = 65535
 NOT_ACTIVE = -256
 """Exit code of a get-method on an account without code, as liteservers report it."""
 
+_ABSENT = StoredAccount.from_cell(absent_account())
 _LT_STEP = 1000
 """Room for the messages of one transaction: it sends at most 255."""
 
@@ -68,9 +70,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What happened since the last block: new account cells by hash, and transactions in order."""
+    """What happened since the last block: new accounts by hash, and transactions in order."""
 
-    accounts: dict[bytes, Cell]
+    accounts: dict[bytes, StoredAccount]
     transactions: tuple[AppliedTransaction, ...]
 
 
@@ -84,9 +86,8 @@ class Ledger:
         """
         self._config = devnet_config() if config is None else config
         self._emulator = TvmEmulator(self._config)
-        self._pool = CellPool()
-        self._accounts: dict[bytes, Cell] = {}
-        self._changed: dict[bytes, Cell] = {}
+        self._accounts: dict[bytes, StoredAccount] = {}
+        self._changed: dict[bytes, StoredAccount] = {}
         self._transactions: list[AppliedTransaction] = []
         self.now = now
         self.lt = 0
@@ -146,11 +147,12 @@ class Ledger:
         require_uint("nanoton", nanoton, 120)
         if address.workchain != 0 or address.account in self._accounts:
             raise InvalidValueError(f"cannot fund {address}: it exists, or is not in workchain 0")
-        self._put(address.account, funded_account(address, nanoton, self.now))
+        self._put(address.account, StoredAccount.from_cell(funded_account(address, nanoton, self.now)))
 
     def account(self, address: Address) -> AccountState:
         """The account as it is now."""
-        return read_account(address, self._accounts.get(address.account))
+        stored = self._accounts.get(address.account)
+        return read_account(address, None if stored is None else stored.cell)
 
     def get_method(self, address: Address, method: str | int, args: Sequence[Any] = ()) -> tuple[int, list[Any]]:
         """Run a get-method now; returns (exit code, result values), exit code -256 without code.
@@ -193,8 +195,8 @@ class Ledger:
         self._changed, self._transactions = {}, []
         return changes
 
-    def restore(self, accounts: dict[bytes, Cell], *, lt: int) -> None:
-        """Take over accounts that were stored (account hash -> `ShardAccount` cell), and their time."""
+    def restore(self, accounts: dict[bytes, StoredAccount], *, lt: int) -> None:
+        """Take over accounts that were stored (by account hash), and their logical time."""
         self._accounts.update(accounts)
         self.lt = lt
 
@@ -222,11 +224,9 @@ class Ledger:
 
     def _apply(self, address: Address, message: Cell) -> AppliedTransaction | NotExecuted:
         lt = self.lt + _LT_STEP
-        before = self._accounts.get(address.account)
+        before = self._accounts.get(address.account, _ABSENT)
         seed = hashlib.sha256(b"devchain" + address.account + lt.to_bytes(8, "big")).digest()
-        outcome = self._emulator.run_transaction(
-            absent_account() if before is None else before, message, now=self.now, lt=lt, rand_seed=seed
-        )
+        outcome = self._emulator.run_transaction(before, message, now=self.now, lt=lt, rand_seed=seed)
         if isinstance(outcome, NotExecuted):
             return outcome
         try:
@@ -234,14 +234,13 @@ class Ledger:
         except InvalidMessageError as error:
             raise EmulatorTrapError(str(error)) from error
         self.lt = lt
-        self._put(address.account, outcome.shard_account)
+        self._put(address.account, outcome.account)
         self._transactions.append(transaction)
         return transaction
 
-    def _put(self, account: bytes, cell: Cell) -> None:
-        shared = self._pool.share(cell)
-        self._accounts[account] = shared
-        self._changed[account] = shared
+    def _put(self, account: bytes, stored: StoredAccount) -> None:
+        self._accounts[account] = stored
+        self._changed[account] = stored
 
 
 def method_id(name: str) -> int:

@@ -28,6 +28,8 @@ HANDSHAKE_S = 10
 IDLE_S = 60
 SEND_S = 30
 WAIT_S_MAX = 60
+GATHER_S = 0.1
+"""How long a block waits for more messages after the first: clients need not wait for the next tick."""
 
 _TIMEOUT = 652
 
@@ -38,7 +40,7 @@ class LiteServer:
     """Serves one `Node` and seals its blocks.
 
     Args:
-        block_s: seconds between blocks, more than 0.
+        block_s: seconds between blocks while nothing is sent, more than 0.
         clock: unix time in seconds (for tests).
     """
 
@@ -49,6 +51,7 @@ class LiteServer:
         self._clock = clock
         self._connections = 0
         self._sealed = trio.Event()
+        self._sent = trio.Event()
 
     @property
     def public_key(self) -> bytes:
@@ -67,7 +70,10 @@ class LiteServer:
 
     async def _seal_for_ever(self) -> None:
         while True:
-            await trio.sleep(self._block_s)
+            with trio.move_on_after(self._block_s):
+                await self._sent.wait()
+                await trio.sleep(GATHER_S)
+            self._sent = trio.Event()
             self._node.seal(self._now())
             self._sealed.set()
             self._sealed = trio.Event()
@@ -135,7 +141,10 @@ class LiteServer:
                 raise InvalidQueryError(f"{name}: {len(rest)} bytes too many")
         except InvalidQueryError as invalid:
             return error(621, str(invalid))
-        return answer(self._node, name, fields, self._now())
+        reply = answer(self._node, name, fields, self._now())
+        if self._node.has_pending:
+            self._sent.set()
+        return reply
 
     async def _wait_for(self, seqno: int, timeout_s: float) -> bool:
         """Wait until block `seqno` is sealed; False when `timeout_s` has passed before."""

@@ -6,8 +6,8 @@
         node.seal(now) -> Step               the next block, durable when this returns
         node.step(block_id) -> Step          a block of the history, with all its cells
 
-Decides: when a message becomes visible (with the block after it), that time never goes back, and how
-far back questions are answered (`Storage.history_blocks`).
+Decides: when a message becomes visible (with the block after it), that time never goes back, that a
+block's time is its transactions' `now`, and how far back questions are answered (`Storage.history_blocks`).
 
 Untrusted input: messages and block ids of clients; the stored file. Rules:
 1. An id whose hashes are not those of the block is unknown.
@@ -131,13 +131,13 @@ class Node:
 
     def send(self, boc: bytes, now: int) -> list[AppliedTransaction]:
         """Apply an external message at `now`; raises as `Ledger.send_external` does."""
-        self.ledger.advance(max(now, self.ledger.now))
+        self._advance(now)
         return self.ledger.send_external(boc)
 
     def seal(self, now: int) -> Step:
         """Make the next block of what was applied since the last, write it, and only then show it."""
         last = self._history[-1]
-        self.ledger.advance(max(now, self.ledger.now))
+        self._advance(now)
         changes = self.ledger.take_changes()
         accounts = with_changes(last.accounts, changes)
         # An empty block still needs an end after its start.
@@ -190,6 +190,11 @@ class Node:
                 return
             yield self._history[found.seqno - first].tip.shard, found.cell
             lt = read_transaction(found.cell).prev_lt
+
+    def _advance(self, now: int) -> None:
+        # The first message of a block sets its time; the others, and the block itself, keep it.
+        if not self.has_pending:
+            self.ledger.advance(max(now, self.ledger.now))
 
     def _found(self, at: int, message: str) -> Step:
         if not 0 < at < len(self._history):

@@ -129,15 +129,12 @@ def _all_shards_info(node: Node, fields: _Fields, _now: int) -> bytes:
 def _account_state(node: Node, fields: _Fields, _now: int) -> bytes:
     step, account = node.step(fields["id"]), _account(fields)
     cell, _ = node.account(step, account)
-    key = int.from_bytes(account, "big")
-    state = step.shard_state
-    proof = merkle_proof(state, [state.refs[1], *step.accounts.path(key)])
     return encode(
         "liteServer.accountState",
         id=fields["id"],
         shardblk=step.shard_id,
         shard_proof=_shard_proof(step),
-        proof=to_boc(_header_proof(step.shard_block), proof),
+        proof=_account_proof(step, account),
         state=b"" if cell is None else to_boc(cell.refs[0]),
     )
 
@@ -148,18 +145,17 @@ def _run_method(node: Node, fields: _Fields, _now: int) -> bytes:
     method = fields["method_id"] & 0xFFFFFFFF
     _, state = node.account(step, account)
     result = node.ledger.get_method_at(state, method, stack, step.time_s)
-    key = int.from_bytes(account, "big")
-    proof = merkle_proof(step.shard_state, [step.shard_state.refs[1], *step.accounts.path(key)])
-    mode = fields["mode"] & 0b101
+    proofs = {}
+    if fields["mode"] & 1:
+        proofs = {"shard_proof": _shard_proof(step), "proof": _account_proof(step, account)}
     return encode(
         "liteServer.runMethodResult",
-        mode=mode,
+        mode=fields["mode"] & 0b101,
         id=fields["id"],
         shardblk=step.shard_id,
-        shard_proof=_shard_proof(step),
-        proof=to_boc(_header_proof(step.shard_block), proof),
         exit_code=NOT_ACTIVE if result is None else result.exit_code,
         result=b"" if result is None else to_boc(result.stack),
+        **proofs,
     )
 
 
@@ -251,6 +247,13 @@ def _shard_proof(step: Step) -> bytes:
     shards, info = extra.refs[0], extra.refs[2]
     state = merkle_proof(step.masterchain_state, [extra, *_below(shards), info])
     return to_boc(_header_proof(step.masterchain_block), state)
+
+
+def _account_proof(step: Step, account: bytes) -> bytes:
+    """From a shard block to its state, to the account in it or to where it would stand."""
+    path = step.accounts.path(int.from_bytes(account, "big"))
+    state = merkle_proof(step.shard_state, [step.shard_state.refs[1], *path])
+    return to_boc(_header_proof(step.shard_block), state)
 
 
 def _below(cell: Cell) -> list[Cell]:

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from pytoniq_core import Cell
 
+from contracts.devchain.accounts import StoredAccount
 from contracts.devchain.blocks import Tip
 from contracts.devchain.boc import from_boc, to_boc
 from contracts.devchain.errors import InvalidMessageError, StorageBusyError, StorageCorruptError
@@ -118,7 +119,7 @@ class Storage:
                     *(tip.shard.root_hash, tip.shard.file_hash, *tip.shard_state),
                 ),
             )
-            accounts = ((a, tip.seqno, to_boc(cell)) for a, cell in changes.accounts.items())
+            accounts = ((a, tip.seqno, stored.boc) for a, stored in changes.accounts.items())
             self._database.executemany("INSERT INTO account VALUES (?, ?, ?)", accounts)
             rows = ((t.address.account, t.lt, tip.seqno, to_boc(t.cell)) for t in changes.transactions)
             self._database.executemany("INSERT INTO tx VALUES (?, ?, ?, ?)", rows)
@@ -152,19 +153,20 @@ class Storage:
                 shard_state=(state, depth),
             )
 
-    def accounts_until(self, seqno: int) -> dict[bytes, Cell]:
+    def accounts_until(self, seqno: int) -> dict[bytes, StoredAccount]:
         """Every account as block `seqno` has it."""
         query = "SELECT account, cell, max(seqno) FROM account WHERE seqno <= ? GROUP BY account"
-        return {bytes(account): cell for account, cell in self._cells(query, seqno)}
+        return {row[0]: StoredAccount(self._cell(row[1]), row[1]) for row in self._rows(query, seqno)}
 
-    def accounts_of(self, seqno: int) -> dict[bytes, Cell]:
+    def accounts_of(self, seqno: int) -> dict[bytes, StoredAccount]:
         """The accounts that changed in block `seqno`."""
-        query = "SELECT account, cell, seqno FROM account WHERE seqno = ?"
-        return {bytes(account): cell for account, cell in self._cells(query, seqno)}
+        query = "SELECT account, cell FROM account WHERE seqno = ?"
+        return {row[0]: StoredAccount(self._cell(row[1]), row[1]) for row in self._rows(query, seqno)}
 
     def transactions_of(self, seqno: int) -> list[Cell]:
         """The transactions of block `seqno`, in order of their logical times."""
-        return [cell for _, cell in self._cells("SELECT lt, cell, 0 FROM tx WHERE seqno = ? ORDER BY lt", seqno)]
+        rows = self._rows("SELECT cell FROM tx WHERE seqno = ? ORDER BY lt", seqno)
+        return [self._cell(row[0]) for row in rows]
 
     def transaction(self, account: bytes, lt: int) -> StoredTransaction | None:
         with self._translated():
@@ -172,10 +174,9 @@ class Storage:
             row = self._database.execute(query, (account, lt)).fetchone()
         return None if row is None else StoredTransaction(seqno=row[0], cell=self._cell(row[1]))
 
-    def _cells(self, query: str, seqno: int) -> list[tuple[bytes, Cell]]:
+    def _rows(self, query: str, seqno: int) -> list[tuple[bytes, ...]]:
         with self._translated():
-            rows = self._database.execute(query, (seqno,)).fetchall()
-        return [(key, self._cell(boc)) for key, boc, _ in rows]
+            return self._database.execute(query, (seqno,)).fetchall()
 
     def _cell(self, boc: bytes) -> Cell:
         try:

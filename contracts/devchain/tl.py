@@ -173,10 +173,18 @@ def _decode_value(kind: str, data: bytes, at: int) -> tuple[Any, int]:
     if kind in ("bytes", "string"):
         size, head = _take(data, at, 1)[0], 1
         if size >= 254:
-            size, head = int.from_bytes(_take(data, at + 1, 3), "little"), 4
-        return _take(data, at + head, size), at + -(-(head + size) // 4) * 4
+            marker, size, head = size, int.from_bytes(_take(data, at + 1, 3), "little"), 4
+            if marker == 255 or size < 254:
+                raise InvalidQueryError("a length that is not in its one form")
+        padded = -(-(head + size) // 4) * 4
+        return _take(data, at, padded)[head : head + size], at + padded
     if kind == "true":
         return True, at
+    if kind == "Bool":
+        flag = _take(data, at, 4)
+        if flag not in (_TRUE, _FALSE):
+            raise InvalidQueryError("neither true nor false")
+        return flag == _TRUE, at + 4
     if kind.startswith("vector<"):
         count = int.from_bytes(_take(data, at, 4), "little")
         if count > VECTOR_MAX:

@@ -66,3 +66,13 @@ def test_a_liar_is_outvoted(tmp_path: Path) -> None:
     assert report["ok"], report["faults"]
     assert all(participant["earned_nanoton"] > 0 for participant in report["participants"])
     assert audit(tmp_path / "net", report) == [each["payload_hash"] for each in report["settlements"]]
+
+
+def test_a_chain_that_goes_away_is_waited_for(tmp_path: Path) -> None:
+    report = run(["--agents", "3", "--epochs", "2", "--chaos", "chain"], tmp_path / "net")
+    assert report["ok"], report["faults"]
+    assert len(report["settlements"]) == 2
+    log = (tmp_path / "net" / "agent-0" / "agent.log").read_text()
+    assert "the chain is away" in log
+    assert "the chain answers again" in log
+    assert "Traceback" not in log

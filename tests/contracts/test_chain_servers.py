@@ -1,0 +1,104 @@
+"""The chain client and servers that are behind, answer something else, or flood."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from contracts.chain import FRAME_BYTES_MAX, LiteServer, open_chain
+from contracts.devchain import liteserver
+from contracts.devchain.adnl import HANDSHAKE_BYTES, ServerKey
+from contracts.devchain.node import Node
+from contracts.devchain.queries import answer
+from contracts.errors import ChainConflictError, ChainUnavailableError
+from tests.contracts.chain_scene import NOBODY, SEED, serving
+
+WAIT_S = 20
+_Answer = Callable[[Node, str, dict[str, Any], int], bytes]
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, name: str, reply: _Answer) -> None:
+    """Make the liteservers in this process answer the query `name` with `reply`."""
+
+    def choose(node: Node, asked: str, fields: dict[str, Any], now: int) -> bytes:
+        return (reply if asked == f"liteServer.{name}" else answer)(node, asked, fields, now)
+
+    monkeypatch.setattr(liteserver, "answer", choose)
+
+
+async def test_a_server_that_is_behind_does_not_take_the_head_back(tmp_path: Path) -> None:
+    """Another server has shown a newer block to `wait_next`; the one that lags is not the head."""
+    async with serving(tmp_path, block_s=60) as server, open_chain([server]) as chain:
+        block = await chain.head()
+        ahead = dataclasses.replace(block, seqno=block.seqno + 1, root_hash=bytes(32))
+        assert chain._newest(ahead) == ahead
+        assert chain._newest(block) == ahead
+        with pytest.raises(ChainUnavailableError, match="behind"):
+            await chain.head()
+        with pytest.raises(ChainUnavailableError, match="behind"):
+            await chain.account(NOBODY)
+
+
+async def test_waiting_for_a_block_moves_the_head(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, open_chain([server]) as chain:
+        first = await chain.head()
+        following = await chain.wait_next(first.seqno, WAIT_S)
+        assert following.seqno == first.seqno + 1
+        assert chain._head is not None
+        assert chain._head.seqno >= following.seqno
+
+
+async def test_another_block_than_the_one_asked_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is an honest header: of the first block, whatever was asked."""
+    async with serving(tmp_path) as server, open_chain([server]) as chain:
+        head = await chain.wait_next((await chain.head()).seqno, WAIT_S)
+
+        def first(node: Node, name: str, fields: dict[str, Any], now: int) -> bytes:
+            block = node.step_by_seqno(1).masterchain_id
+            return answer(node, "liteServer.getBlockHeader", {"id": block, "mode": 0}, now)
+
+        instead(monkeypatch, "lookupBlock", first)
+        with pytest.raises(ChainConflictError, match="got 1"):
+            await chain.wait_next(head.seqno, WAIT_S)
+    for name, ask in (("lookupBlock", "block_by_seqno"), ("getBlockHeader", "head")):
+        async with serving(tmp_path) as server, open_chain([server]) as chain:
+            instead(monkeypatch, name, first)
+            with pytest.raises(ChainConflictError, match="got 1"):
+                await (chain.head() if ask == "head" else chain.block_by_seqno(2))
+
+
+async def test_a_server_that_announces_a_huge_frame_is_dropped() -> None:
+    async with flooding(FRAME_BYTES_MAX + 1) as server, open_chain([server], timeout_s=5) as chain:
+        with trio.fail_after(WAIT_S), pytest.raises(ChainUnavailableError, match="closed"):
+            await chain.head()
+        with pytest.raises(ChainUnavailableError, match="next try"):
+            await chain.head()
+
+
+@asynccontextmanager
+async def flooding(frame_bytes: int) -> AsyncIterator[LiteServer]:
+    """A liteserver that shakes hands, then answers any query with a frame of `frame_bytes`."""
+    key = ServerKey(SEED)
+
+    async def converse(stream: trio.SocketStream) -> None:
+        handshake = b""
+        while len(handshake) < HANDSHAKE_BYTES:
+            handshake += await stream.receive_some(HANDSHAKE_BYTES - len(handshake))
+        channel = key.accept(handshake)
+        await stream.send_all(channel.seal(b""))
+        await stream.receive_some(4)
+        await stream.send_all(channel._out.update(frame_bytes.to_bytes(4, "little")))
+        await trio.sleep_forever()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, converse, listeners)
+        yield LiteServer(host="127.0.0.1", port=port, public_key=key.public)
+        nursery.cancel_scope.cancel()
