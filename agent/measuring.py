@@ -124,6 +124,10 @@ class Measuring:
         if self.measured.error is not None:
             log.info("the engine answers again")
         self.measured.error, self.measured.sampled_s = None, now_s
+        if reading.running is not None:
+            self._metrics.requests_running.set(reading.running)
+        if reading.waiting is not None:
+            self._metrics.requests_waiting.set(reading.waiting)
 
     def _count(self, window: WorkWindow) -> None:
         amounts = dict(window.counters)

@@ -210,6 +210,11 @@ class Settling:
         payload = settlement.payload
         self.settled = [*self.settled[-15:], settlement]
         self._metrics.settled_epoch.set(payload.epoch)
+        landed = self.view.rewards.landed if self.view.rewards is not None else None
+        if landed is not None and landed.epoch == payload.epoch:
+            self._metrics.settled_time.set(landed.settled_s)
+            if self._frame is not None and self._frame.epoch == payload.epoch:
+                self._metrics.certificate_lag.set(landed.settled_s - self._frame.end_s)
         log.info(
             "epoch %d settled: %d participants, %d tokens, %d tasks, root %s",
             payload.epoch,

@@ -42,8 +42,8 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
 
 def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, now_s: int) -> None:
     """Bring the gauges that follow other state up to date; called when they are scraped or every few seconds."""
-    for reason, count in drops(node, gossiping.transport).items():
-        metrics.dropped.follow({reason: count})
+    metrics.dropped.follow(drops(node, gossiping.transport))
+    metrics.records.follow({**node.placed, "verified": node.verified})
     peers = gossiping.transport.peers()
     metrics.peers.set(sum(peer.connected for peer in peers))
     for peer in peers:
