@@ -38,10 +38,10 @@ def decode(data: bytes, *, bytes_max: int) -> Value:
     try:
         value = msgpack.unpackb(data, use_list=False, raw=False, strict_map_key=True)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise InvalidMessageError(f"not msgpack: {type(error).__name__}") from error
+        raise InvalidMessageError(f"encoding: not msgpack ({type(error).__name__})") from error
     _require_plain((value,), DEPTH_MAX)
     if encode(value) != data:
-        raise InvalidMessageError("not in canonical form")
+        raise InvalidMessageError("encoding: not canonical")
     return value  # type: ignore[no-any-return]
 
 
@@ -54,13 +54,13 @@ def encode(value: Value) -> bytes:
 def _require_plain(items: Sequence[object], depth: int) -> None:
     """Refuse what stands outside rule 1 anywhere below an array; the hot path of every received message."""
     if depth < 0:
-        raise InvalidMessageError(f"nested deeper than {DEPTH_MAX}")
+        raise InvalidMessageError(f"encoding: nested deeper than {DEPTH_MAX}")
     for item in items:
         kind = type(item)
         if kind is tuple:
             _require_plain(item, depth - 1)  # type: ignore[arg-type]
         elif kind not in _PLAIN:
-            raise InvalidMessageError(f"holds a {kind.__name__}")
+            raise InvalidMessageError(f"encoding: holds a {kind.__name__}")
 
 
 # Readers of one field: each returns the value in its type or raises InvalidMessageError.
@@ -131,4 +131,4 @@ def require_signature(key: bytes, signed: bytes, signature: bytes) -> None:
     try:
         signing.verify(key, signed, signature)
     except signing.InvalidSignatureError as error:
-        raise InvalidMessageError(str(error)) from error
+        raise InvalidMessageError(f"signature: {error}") from error

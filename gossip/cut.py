@@ -79,6 +79,8 @@ def require_usable(base: Base, observations: Sequence[Observation], logs: LogBoo
         for node_key, observed in observation.logs.items():
             if node_key not in logs:
                 raise InvalidMessageError("observation: names a key that no participant has")
+            if base.reading(node_key).dead:
+                continue  # wherever its head is, it is cut at the base
             log = logs[node_key]
             if observed.head.seq < log.base.seq or log.base != base.reading(node_key).head:
                 raise InvalidMessageError("observation: a head lies behind the settled base")

@@ -246,7 +246,11 @@ class EpochClose:
             policy_hash=frame.policy.hash,
             base=self.base.payload_hash,
             logs=logs,
-            forks=tuple(fork for fork in self._logs.forks() if fork.node_key in logs),
+            forks=tuple(
+                fork
+                for fork in self._logs.forks()
+                if fork.node_key in logs and not self.base.reading(fork.node_key).dead  # counted already
+            ),
         )
         round_.add_observation(observation, self.base)
         return [Persist(epoch=frame.epoch, messages=(observation,)), Publish(observation)]

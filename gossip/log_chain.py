@@ -157,7 +157,7 @@ class Log:
             yield entry.record
             seq, key = seq - 1, entry.record.prev_hash
         if Head(seq, key) != self.base:
-            raise InvalidMessageError("the named head does not extend the settled base")
+            raise InvalidMessageError("head: does not extend the settled base")
 
     def work_end_s(self, head: Head) -> int:
         """End of the last work window at or before `head` (which must be held here, or be the base)."""

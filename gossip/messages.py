@@ -118,19 +118,25 @@ def parse_observation(wire: bytes, pool: PoolId) -> Observation:
     """Read and verify an observation, the fork proofs in it included.
 
     Raises:
-        InvalidMessageError: malformed, of another pool, or a signature in it does not hold.
+        InvalidMessageError: malformed, of another pool, logs not ascending, or a signature in it does not hold.
     """
     operator, fields, signed, signature = _open(OBSERVATION_TAG, wire, pool, 6, OBSERVATION_BYTES_MAX)
+    codec.require_signature(operator, signed, signature)  # before the many that the fork proofs hold
     epoch, set_id, policy_hash, base, entries, proofs = fields
     logs: dict[bytes, ObservedLog] = {}
+    last = b""
     for item in codec.as_array(entries, "logs", length_max=ENTRIES_MAX):
         node_key, seq, head, witnessed_s, tokens = codec.as_array(item, "log", 5)
-        logs[codec.as_bytes(node_key, "node_key", 32)] = ObservedLog(
+        node_key = codec.as_bytes(node_key, "node_key", 32)
+        if node_key <= last:
+            raise InvalidMessageError("observation: the logs must ascend")
+        last = node_key
+        logs[node_key] = ObservedLog(
             head=Head(codec.as_uint(seq, "seq"), codec.as_bytes(head, "head", 32)),
             witnessed_s=codec.as_uint(witnessed_s, "witnessed_s", 48),
             worker_tokens=codec.as_uint(tokens, "worker_tokens"),
         )
-    observation = Observation(
+    return Observation(
         operator=operator,
         epoch=codec.as_uint(epoch, "epoch", 32),
         set_id=codec.as_uint(set_id, "set_id", 32),
@@ -141,8 +147,6 @@ def parse_observation(wire: bytes, pool: PoolId) -> Observation:
         digest=hashlib.sha256(signed).digest(),
         wire=wire,
     )
-    codec.require_signature(operator, signed, signature)
-    return observation
 
 
 def make_proposal(

@@ -48,6 +48,8 @@ from gossip.witness import Witness
 
 CHAIN_ACTIONS_MAX = 64
 OUTBOX_MAX = 256
+ANY_TIME_S = 1 << 62
+"""The clock for records that are this node's own or were taken already: one that stepped back undoes nothing."""
 
 ChainAction = Finalize | Submit | Settled
 
@@ -95,17 +97,17 @@ class Node:
         the same transaction.
 
         Raises:
-            OwnForkError: the record would not extend the own log.
+            OwnForkError: the own log is forked, or the record would not extend it.
             InvalidMessageError: the body breaks a rule of the log, as a window that starts too early does.
         """
         async with self._turn:
             log = self.logs[self.key.public]
             record = make_record(self.key, self.pool, log.head.seq + 1, log.head.hash, body)
-            placement = log.place(record, now_s=self.now_s(), window_max_s=self.logs.window_max_s)
-            if placement is not Placement.EXTENDED:
+            placement = log.place(record, now_s=ANY_TIME_S, window_max_s=self.logs.window_max_s)
+            if placement is not Placement.EXTENDED or log.fork is not None:
                 raise OwnForkError(f"own record {record.seq} does not extend the own log: {placement.value}")
             await self._blocking(self.store.append_own, record, window)
-            self.logs.insert(record, now_s=self.now_s())
+            self.logs.insert(record, now_s=ANY_TIME_S)
             self.witness.hear(self.key.public, self.now_s())
         self._publish(encode_gossip(RECORD, record.wire))
         return record
@@ -130,9 +132,11 @@ class Node:
             try:
                 parsed = parse_record(wire, self.pool)
                 if parsed.node_key not in self.logs:
-                    raise InvalidMessageError("of no participant: its key is not in the registry")
+                    raise InvalidMessageError("participant: the key is not in the registry")
                 if self.logs[parsed.node_key].knows(parsed.hash):
                     continue
+                if self.machine.base.reading(parsed.node_key).dead:
+                    raise InvalidMessageError("of a log that ended: it was forked or closed")
                 fresh.append(verify_record(parsed))
             except InvalidMessageError as error:
                 self.drop("record", error)
@@ -237,7 +241,7 @@ def open_node(
     for wire in store.all_records():
         record = trust_record(parse_record(wire, pool))
         if record.node_key in node.logs:
-            node.logs.insert(record, now_s=now_s())
+            node.logs.insert(record, now_s=ANY_TIME_S)
     for kind, wire in store.messages(base.epoch + 1):
         node.machine.handle(Heard(parse_message(kind, wire, pool)))
     return node

@@ -7,7 +7,7 @@ are asked at random, because one that is silent or lies must not be asked for ev
 2. While an epoch closes: every `close_interval_s` one random peer for what it holds of the close.
 3. What a decision waits for is asked of one peer after another until it comes.
 4. Own log: before the first own record, operators of more than two thirds of the weight have said how
-   far they know it; a database that was restored must not fork the log.
+   far they know it, and all of that is here; a database that was restored must not fork the log.
 
 Source: PROTOCOL, "Spreading", "Records" (own log).
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import trio
@@ -26,9 +26,10 @@ from contracts.model import OperatorSet
 from gossip import sync
 from gossip.epoch_events import CheckpointArrived, DataArrived, Heard, ObjectId
 from gossip.errors import InvalidMessageError, OwnForkError, PeerMisbehavedError, PeerUnavailableError
-from gossip.log_chain import Head, Placement, RecordRange
+from gossip.log_chain import GENESIS, Head, Placement, RecordRange
 from gossip.messages import Observation, parse_observation
 from gossip.node import Node
+from gossip.records import parse_record
 from gossip.settlement import verify_checkpoint
 from gossip.sync import CloseRequest, ObjectRequest, RecordsRequest, Request, WatermarksRequest
 from gossip.wire import ATTEST, PROPOSAL, parse_message
@@ -79,21 +80,31 @@ class Puller:
         heard = {node.key.public}
         while not operators.is_quorum(sum(o.weight for o in operators.operators if o.node_key in heard)):
             for peer in self._peers():
-                if peer not in heard and await self._guarded(peer, self.sync):
+                if peer not in heard and await self._guarded(peer, self._learn_own_log):
                     heard.add(peer)
             if node.logs[node.key.public].fork is not None:
                 raise OwnForkError("peers hold a record of this key that contradicts this database")
             await trio.sleep(RETRY_S)
 
-    async def sync(self, peer: bytes) -> None:
-        """Exchange watermarks with `peer` and fetch what it has more of."""
+    async def _learn_own_log(self, peer: bytes) -> None:
+        """Take over all that `peer` knows of the own log; one that names a head and does not show it is at fault."""
+        log = self._node.logs[self._node.key.public]
+        named = (await self.sync(peer)).get(log.node_key, GENESIS)
+        if named.seq > log.base.seq and not log.holds(named):
+            await self._fetch_range(RecordRange(log.node_key, log.base.seq + 1, named.seq), peer)
+        if named.seq > log.base.seq and not log.holds(named):
+            raise InvalidMessageError("watermarks: a head of the own log that the peer does not show")
+
+    async def sync(self, peer: bytes) -> Mapping[bytes, Head]:
+        """Exchange watermarks with `peer` and fetch what it has more of; returns its watermarks."""
         node = self._node
         mine: dict[bytes, Head] = {node_key: node.logs[node_key].head for node_key in node.logs}
         theirs = sync.parse_heads(await self._ask(peer, WatermarksRequest(mine)))
         for _ in range(BATCHES_PER_SYNC_MAX):
             ranges = sync.wanted_after(node.logs, theirs)
             if not ranges or not await self._fetch_records(peer, ranges):
-                return
+                break
+        return theirs
 
     async def pull_close(self, peer: bytes) -> None:
         """Take over what `peer` holds of the epoch that is closing, if one is."""
@@ -127,7 +138,19 @@ class Puller:
         if isinstance(wanted, ObjectId):
             await self._fetch_object(peer, wanted)
         elif isinstance(wanted, RecordRange):
-            await self._fetch_records(peer, (wanted,))
+            await self._fetch_range(wanted, peer)
+
+    async def _fetch_range(self, wanted: RecordRange, peer: bytes) -> None:
+        """Fetch a range to its end, what is here already included: a branch may begin anywhere in it."""
+        first = wanted.first
+        for _ in range(BATCHES_PER_SYNC_MAX):
+            rest = RecordRange(wanted.node_key, first, wanted.last)
+            wires = sync.parse_records(await self._ask(peer, RecordsRequest((rest,))))
+            await self._node.take_records(wires)
+            last = parse_record(wires[-1], self._node.pool).seq if wires else wanted.last
+            if last >= wanted.last:
+                return
+            first = max(last, first + 1)  # again from `last` on: its other branches may not have fitted
 
     async def _fetch_records(self, peer: bytes, ranges: tuple[RecordRange, ...]) -> bool:
         """Fetch one batch; whether it brought anything new."""
@@ -155,7 +178,7 @@ class Puller:
                 await trio.to_thread.run_sync(node.store.keep_collateral, wanted.id, data)
                 await node.handle(DataArrived())
 
-    async def _every(self, interval_s: float, pull: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _every(self, interval_s: float, pull: Callable[[bytes], Awaitable[object]]) -> None:
         while True:
             await trio.sleep(interval_s * self._random.uniform(0.75, 1.25))
             peer = self._pick()
@@ -171,7 +194,7 @@ class Puller:
         self._node.witness.hear(peer, self._node.now_s())
         return answer
 
-    async def _guarded(self, peer: bytes, pull: Callable[[bytes], Awaitable[None]]) -> bool:
+    async def _guarded(self, peer: bytes, pull: Callable[[bytes], Awaitable[object]]) -> bool:
         """Pull from one peer; one that fails or lies is counted and left. Whether it answered well."""
         try:
             await pull(peer)

@@ -176,7 +176,7 @@ class Round:
     def _require_operator(self, node_key: bytes) -> int:
         index = self.frame.operators.index_of(node_key)
         if index is None:
-            raise InvalidMessageError("its maker is no operator of the pinned set")
+            raise InvalidMessageError("operator: its maker is none of the pinned set")
         return index
 
 

@@ -40,6 +40,8 @@ RPC_BYTES_MAX = 1 << 20
 RPC_MESSAGES_MAX = 256
 CONTROL_ENTRIES_MAX = 8
 CONTROL_IDS_MAX = 256
+STREAMS_PER_PEER_MAX = 4
+"""One is in use; more appear for a moment while duplicate connections are settled."""
 SEEN_TTL_S = 120.0
 SEEN_MAX = 100_000
 
@@ -106,6 +108,8 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         # Seen: 50 bytes of garbage on this stream, or a message with a hashed id and a junk key, and
         # the process dies (DecodeError).
         peer_id = stream.muxed_conn.peer_id
+        if self._inbound_streams[peer_id] >= STREAMS_PER_PEER_MAX:
+            raise InvalidMessageError("too many gossip streams")
         self._inbound_streams[peer_id] += 1
         try:
             await self.continuously_read_stream(stream)

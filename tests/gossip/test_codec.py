@@ -125,7 +125,7 @@ def test_the_deepest_allowed_value() -> None:
 
 @pytest.mark.parametrize("wrong", [True, -1, 1 << 63, b"1", "1", None, (1,)])
 def test_uint_refuses(wrong: codec.Value) -> None:
-    with pytest.raises(InvalidMessageError, match="^field: "):
+    with pytest.raises(InvalidMessageError, match=r"^field: "):
         codec.as_uint(wrong, "field")
 
 
@@ -150,7 +150,7 @@ def test_uint_refuses(wrong: codec.Value) -> None:
     ],
 )
 def test_readers_refuse_and_name_the_field(read: object, wrong: codec.Value) -> None:
-    with pytest.raises(InvalidMessageError, match="^field: "):
+    with pytest.raises(InvalidMessageError, match=r"^field: "):
         read(wrong)
 
 

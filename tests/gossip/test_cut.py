@@ -63,7 +63,11 @@ def branch(author: Author, seq: int, variant: int, length: int = 1) -> list[Reco
 
 
 def cut(
-    observations: Sequence[Observation], logs: LogBook, *, weights: Sequence[int] = (1, 1, 1, 1), base: Base | None = None
+    observations: Sequence[Observation],
+    logs: LogBook,
+    *,
+    weights: Sequence[int] = (1, 1, 1, 1),
+    base: Base | None = None,
 ) -> CutPoint:
     operators = operator_set(len(weights), weights)
     results: list[Mapping[bytes, CutPoint]] = [
@@ -233,6 +237,28 @@ def test_an_unknown_log_is_invalid() -> None:
     _, logs = written(2)
     with pytest.raises(InvalidMessageError, match="participant"):
         require_usable(Base(), [observe(0, GENESIS, subject=key(6 + 1).public)], logs)
+
+
+@pytest.mark.parametrize(
+    ("weights", "weight", "is_witnessed", "is_quorum"),
+    [
+        ((1, 1, 1), 1, False, False),
+        ((1, 1, 1), 2, True, False),
+        ((1, 1, 1), 3, True, True),
+        ((1, 1, 1, 1), 2, True, False),
+        ((1, 1, 1, 1), 3, True, True),
+        ((1, 1, 1, 1, 1), 3, True, False),
+        ((1, 1, 1, 1, 1), 4, True, True),
+        ((2**32 - 1,) * 180, 60 * (2**32 - 1), False, False),
+        ((2**32 - 1,) * 180, 120 * (2**32 - 1), True, False),
+        ((2**32 - 1,) * 180, 120 * (2**32 - 1) + 1, True, True),
+    ],
+)
+def test_the_two_thresholds_are_strict(
+    weights: Sequence[int], weight: int, is_witnessed: bool, is_quorum: bool
+) -> None:
+    operators = operator_set(len(weights), weights)
+    assert (operators.is_witnessed(weight), operators.is_quorum(weight)) == (is_witnessed, is_quorum)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -29,10 +30,8 @@ WINDOW_MAX_S = 60
 
 def insert(log: Log, record: Record, now_s: int = LATER_S) -> Placement:
     expected = None
-    try:
+    with suppress(InvalidMessageError):
         expected = log.place(record, now_s=now_s, window_max_s=WINDOW_MAX_S)
-    except InvalidMessageError:
-        pass
     placement = log.insert(record, now_s=now_s, window_max_s=WINDOW_MAX_S)
     assert placement is expected
     return placement

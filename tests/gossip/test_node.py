@@ -6,8 +6,8 @@ import random
 
 import pytest
 import trio
-from node_pool import NOW_S, DiskError, MemoryStore, Network, inline
-from pool_fixture import POOL, START_S, Author, Chain, evidence, frame, key, operator_set, work
+from node_pool import NOW_S, DiskError, MemoryStore, Network, advanced, inline
+from pool_fixture import POOL, START_S, Author, Chain, evidence, key, operator_set, work
 
 from gossip import codec
 from gossip.epoch_events import Advanced, Heard, Submit
@@ -40,16 +40,6 @@ def state(node: Node, store: MemoryStore) -> tuple[object, ...]:
     """What garbage must not change."""
     heads = {node_key: node.logs[node_key].head for node_key in node.logs}
     return heads, list(store.writes), node.machine.messages(1), node.machine.progress(), node.machine.wanted
-
-
-def open_epoch(chain: Chain, n: int) -> Advanced:
-    """Let the first epoch end, and far enough for its views to be open."""
-    chain.now_s = chain.end_s
-    chain.finalize(1)
-    chain.now_s += 60
-    return Advanced(
-        view=chain.view(), operators=chain.operators, frame=frame(n), witnessed_s={key(i).public: 50 for i in range(n)}
-    )
 
 
 # The own log.
@@ -102,9 +92,23 @@ async def test_a_window_that_overlaps_the_own_log_is_refused_and_takes_no_number
 
 async def test_an_own_record_that_would_not_extend_the_own_log_is_never_signed_twice() -> None:
     member = Network(4).members[0]
+    await member.node.append(evidence(NOW_S))
+    other = make_record(key(0), POOL, 1, bytes(32), CloseBody())
+    assert (await member.node.take_records([other.wire]))[Placement.FORKED] == 1
     with pytest.raises(OwnForkError):
-        await member.node.append(work(NOW_S + 100, NOW_S + 110, 1, bytes(32)))
-    assert member.store.own == []
+        await member.node.append(evidence(NOW_S))
+    assert len(member.store.own) == 1
+
+
+async def test_an_own_window_that_a_clock_stepped_back_from_is_written_all_the_same() -> None:
+    """Peers whose clocks are right take it when it is time; it must not end the agent."""
+    network = Network(2)
+    record = await network.members[0].node.append(work(NOW_S + 100, NOW_S + 110, 1, bytes(32)))
+    peer = network.members[1]
+    assert await peer.node.take_records([record.wire]) == {Placement.EARLY: 1}
+    assert list(peer.store.all_records()) == []
+    peer.clock_offset_s = 110
+    assert await peer.node.take_records([record.wire]) == {Placement.EXTENDED: 1}
 
 
 # What peers send.
@@ -134,7 +138,7 @@ async def test_forged_and_foreign_records_are_dropped_and_counted_by_reason() ->
     assert state(member.node, member.store) == before
     assert sum(member.node.drops.values()) == 5
     assert member.node.drops["record: signature"] == 2
-    assert member.node.drops["record: of no participant"] == 1
+    assert member.node.drops["record: participant"] == 1
     assert (await member.node.take_records([good.wire]))[Placement.EXTENDED] == 1
 
 
@@ -180,7 +184,7 @@ async def test_a_garbage_request_is_refused_and_counted() -> None:
 async def test_a_forged_attest_is_dropped() -> None:
     network = Network(4)
     member, chain = network.members[0], Chain(operator_set(4))
-    await member.node.handle(open_epoch(chain, 4))
+    await member.node.handle(advanced(chain, 4))
     before = state(member.node, member.store)
     attest = make_attest(key(1), POOL, epoch=1, cert_hash=bytes(32))
     signed, _ = codec.open_envelope(attest.wire, bytes_max=1024)
@@ -203,22 +207,20 @@ async def test_a_forged_attest_is_dropped() -> None:
 async def test_a_proposal_with_a_wrong_root_is_counted_and_not_attested() -> None:
     network, chain = Network(4), Chain(operator_set(4))
     for member in network.members:
-        await member.node.handle(open_epoch(chain, 4))
+        await member.node.handle(advanced(chain, 4))
     said = {m.i: sent(m.node) for m in network.members}
-    leader = next(i for i, messages in said.items() if any(kind == PROPOSAL for kind, _ in messages) or i == 3)
     for i, messages in said.items():
         for kind, wire in messages:
             if kind == "observation":
                 for member in network.members:
                     if member.i != i:
                         await member.node.take_gossip(encode_gossip(kind, wire))
-    proposals = [
+    ((leader, good),) = [
         (m.i, message)
         for m in network.members
         for message in m.node.machine.messages(1)
         if isinstance(message, Proposal)
     ]
-    leader, good = proposals[0]
     assert good.leader == key(leader).public
     wrong = make_proposal(
         key(leader), POOL, epoch=1, view=good.view, set_id=1, listed=good.listed, cert_hash=b"\x01" * 32
@@ -237,14 +239,14 @@ async def test_what_stands_behind_an_attest_is_durable_before_it_is_sent() -> No
     member = network.members[0]
     member.store.is_broken = True
     with pytest.raises(DiskError):
-        await member.node.handle(open_epoch(chain, 1))
+        await member.node.handle(advanced(chain, 1))
     assert sent(member.node) == []
 
 
 async def test_a_pool_of_one_settles_alone() -> None:
     network, chain = Network(1), Chain(operator_set(1))
     member = network.members[0]
-    await member.node.handle(open_epoch(chain, 1))
+    await member.node.handle(advanced(chain, 1))
     submits = []
     while True:
         try:
@@ -268,7 +270,7 @@ async def test_a_full_outbox_drops_and_counts_but_never_waits() -> None:
 
 async def test_chain_actions_that_nobody_takes_do_not_block_the_node() -> None:
     member, chain = Network(1).members[0], Chain(operator_set(1))
-    event = open_epoch(chain, 1)
+    event = advanced(chain, 1)
     for step in range(100):
         chain.now_s += 5 * step
         await member.node.handle(
@@ -285,7 +287,7 @@ async def test_a_node_starts_again_with_what_it_stored() -> None:
     member = network.members[0]
     await member.node.append(evidence(START_S - 100))
     await member.node.append(work(START_S, START_S + 10, 1000, member.node.logs[key(0).public].head.hash))
-    await member.node.handle(open_epoch(chain, 1))
+    await member.node.handle(advanced(chain, 1))
     said = sent(member.node)
     assert [kind for kind, _ in said] == [RECORD, RECORD, "observation", PROPOSAL, ATTEST]
     head = member.node.logs[key(0).public].head
@@ -293,7 +295,7 @@ async def test_a_node_starts_again_with_what_it_stored() -> None:
     member.open()
     assert member.node.logs[key(0).public].head == head
     assert member.node.witness.seconds == {key(0).public: 50}
-    await member.node.handle(open_epoch(chain, 1))
+    await member.node.handle(advanced(chain, 1))
     assert not [kind for kind, _ in sent(member.node) if kind == "observation"]  # one observation per epoch
     again = {m.cert_hash for m in member.node.machine.messages(1) if isinstance(m, Attest)}
     assert again == {parse_attest(wire, POOL).cert_hash for kind, wire in said if kind == ATTEST}
@@ -339,7 +341,7 @@ async def test_a_message_of_no_open_epoch_waits_without_being_acted_upon() -> No
     attest = make_attest(key(1), POOL, epoch=1, cert_hash=bytes(32))
     await member.node.handle(Heard(attest))
     assert member.node.machine.messages(1) == ()
-    await member.node.handle(open_epoch(chain, 4))
+    await member.node.handle(advanced(chain, 4))
     assert attest in member.node.machine.messages(1)
     await member.node.handle(Heard(make_attest(key(1), POOL, epoch=0, cert_hash=bytes(32))))
     assert len([m for m in member.node.machine.messages(1) if isinstance(m, Attest)]) == 1

@@ -37,9 +37,7 @@ def changed(table: str, key: str, value: object) -> dict:
 
 
 def without(table: str, key: str) -> dict:
-    return {
-        name: {k: v for k, v in keys.items() if (name, k) != (table, key)} for name, keys in TREE.items()
-    }
+    return {name: {k: v for k, v in keys.items() if (name, k) != (table, key)} for name, keys in TREE.items()}
 
 
 def test_a_policy_is_read() -> None:
@@ -96,7 +94,9 @@ CHANGES = [
 
 def test_any_changed_value_changes_the_hash() -> None:
     hashes = [parse_policy(write(changed(*change))).hash for change in CHANGES]
-    hashes.append(parse_policy(POLICY_TEXT.replace("tokens = 500", "tokens = 400").replace("uptime = 200", "uptime = 300")).hash)
+    hashes.append(
+        parse_policy(POLICY_TEXT.replace("tokens = 500", "tokens = 400").replace("uptime = 200", "uptime = 300")).hash
+    )
     assert len({parse_policy(POLICY_TEXT).hash, *hashes}) == len(hashes) + 1
 
 
@@ -154,7 +154,8 @@ def test_a_value_out_of_range_is_named(table: str, key: str, wrong: object) -> N
 
 
 @pytest.mark.parametrize(
-    "wrong", ["1.5", "1979-05-27", "07:32:00", "[1, 2.5]", "{a = 1.5}", "nan", str(1 << 64), str(-(1 << 63) - 1), str(10**30)]
+    "wrong",
+    ["1.5", "1979-05-27", "07:32:00", "[1, 2.5]", "{a = 1.5}", "nan", str(1 << 64), str(-(1 << 63) - 1), str(10**30)],
 )
 def test_what_cannot_be_hashed_is_refused_even_in_the_attestation_table(wrong: str) -> None:
     with pytest.raises(InvalidPolicyError, match="attestation"):

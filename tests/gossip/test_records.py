@@ -201,9 +201,7 @@ def test_a_work_field_out_of_range_is_refused_although_signed(index: int, value:
         replace(evidence(), quote=bytes(QUOTE_BYTES_MAX + 1)),
         replace(evidence(), collateral_digest=bytes(31)),
         replace(evidence(), anchor_seqno=1 << 32),
-        ReceiptBody(
-            signer=bytes(32), job_id=bytes(65), participant=bytes(32), time_s=0, tokens=0, signature=bytes(64)
-        ),
+        ReceiptBody(signer=bytes(32), job_id=bytes(65), participant=bytes(32), time_s=0, tokens=0, signature=bytes(64)),
     ],
 )
 def test_an_own_body_out_of_range_is_not_signed(body: Body) -> None:

@@ -31,9 +31,7 @@ def test_who_did_everything_has_the_whole_scale() -> None:
     assert weighted_scores([all_of_it, Figures(reputation=500)], WEIGHTS) == [SCALE, 0]
 
 
-@pytest.mark.parametrize(
-    ("field", "weight"), [("tokens", 500), ("uptime_s", 200), ("tasks", 200), ("quality", 100)]
-)
+@pytest.mark.parametrize(("field", "weight"), [("tokens", 500), ("uptime_s", 200), ("tasks", 200), ("quality", 100)])
 def test_each_figure_counts_by_its_weight(field: str, weight: int) -> None:
     everything = {"tokens": 10, "uptime_s": 10, "tasks": 10, "quality": 10}
     mine = Figures(**{name: value if name == field else 0 for name, value in everything.items()}, reputation=500)
@@ -61,7 +59,9 @@ def test_order_does_not_matter_and_the_sum_is_bounded(figures: list[Figures], ra
     assert weighted_scores([figures[i] for i in order], WEIGHTS) == [scores[i] for i in order]
 
 
-@given(st.lists(FIGURES, min_size=1, max_size=5), st.integers(1, 2**40), st.sampled_from(["tokens", "uptime_s", "tasks"]))
+@given(
+    st.lists(FIGURES, min_size=1, max_size=5), st.integers(1, 2**40), st.sampled_from(["tokens", "uptime_s", "tasks"])
+)
 def test_more_work_never_lowers_the_own_score(figures: list[Figures], more: int, field: str) -> None:
     before = weighted_scores(figures, WEIGHTS)[0]
     more_of_it = replace(figures[0], **{field: getattr(figures[0], field) + more})

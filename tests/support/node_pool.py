@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
-from pool_fixture import POOL, START_S, key, policy, verdict
+from pool_fixture import POOL, START_S, Chain, frame, key, policy, verdict
 
-from gossip.epoch_events import Message
+from gossip.epoch_events import Advanced, Finalize, Message, Settled, Submit
 from gossip.errors import InvalidMessageError, PeerUnavailableError
 from gossip.messages import Attest
 from gossip.node import Node, open_node
 from gossip.pull import Puller
-from gossip.records import Record, UnverifiedRecord, parse_record
+from gossip.records import EvidenceBody, Record, UnverifiedRecord, parse_record
 from gossip.serve import serve
 from gossip.settlement import Settlement, encode_checkpoint
 from gossip.wire import kind_of
@@ -140,7 +140,7 @@ class Member:
             POOL,
             policy(),
             self.store,
-            verdict,
+            lambda node_key, body: self.network.verdict(self.store, node_key, body),
             participants=[key(i).public for i in range(self.network.n)],
             now_s=lambda: self.network.now_s() + self.clock_offset_s,
         )
@@ -156,23 +156,26 @@ class Member:
 
 
 class Network:
-    """`n` members; `hostile[i]` answers in place of member `i`, `down` do not answer at all."""
+    """`n` members, made inside of a trio run.
+
+    `hostile[i]` answers in place of member `i`; those in `down` neither ask nor answer.
+    """
 
     def __init__(self, n: int) -> None:
         self.n = n
+        self.verdict: Callable[[MemoryStore, bytes, EvidenceBody], tuple[int, int] | None] = (
+            lambda _store, node_key, body: verdict(node_key, body)
+        )
+        self._began = trio.current_time()
         self.hostile: dict[int, Callable[[bytes], bytes]] = {}
         self.down: set[int] = set()
         self.requests = 0
         self.index = {key(i).public: i for i in range(n)}
         self.members = [Member(i, self) for i in range(n)]
 
-    @staticmethod
-    def now_s() -> int:
-        """The time of every member's clock: the mock clock's, from `NOW_S` on."""
-        try:
-            return NOW_S + int(trio.current_time())
-        except RuntimeError:
-            return NOW_S
+    def now_s(self) -> int:
+        """The time of every member's clock: `NOW_S` when the network was made."""
+        return NOW_S + int(trio.current_time() - self._began)
 
     def peers_of(self, i: int) -> Callable[[], Sequence[bytes]]:
         return lambda: [key(k).public for k in range(self.n) if k not in {i, *self.down}]
@@ -188,3 +191,47 @@ class Network:
             return await serve(self.members[i].node, key(asker).public, payload)
         except InvalidMessageError:
             raise PeerUnavailableError("the stream was reset") from None
+
+
+LIMIT_S = 3600
+"""In mock time: what did not happen by then does not happen."""
+
+
+async def until(holds: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+    """Wait for `holds`; raises `trio.TooSlowError` after `limit_s`."""
+    with trio.fail_after(limit_s):
+        while not holds():  # noqa: ASYNC110 many nodes change it, and the clock is a mock
+            await trio.sleep(1)
+
+
+def advanced(chain: Chain, n: int) -> Advanced:
+    """The chain as a node sees it now; at first the end of epoch 1, with view 0 of its close open."""
+    if not chain.open and chain.epoch == 1:
+        chain.now_s = chain.end_s
+        chain.finalize(1)
+        chain.now_s += 25
+    open_frame = frame(n, chain.open[0].epoch) if chain.open else None
+    seen = {key(i).public: 50 for i in range(n)}
+    return Advanced(view=chain.view(), operators=chain.operators, frame=open_frame, witnessed_s=seen)
+
+
+async def follow(member: Member, chain: Chain) -> None:
+    """What an agent's settling loop does: tell the node about the chain, and the chain what the node wants."""
+    while True:
+        await member.node.handle(advanced(chain, member.network.n))
+        await trio.sleep(3)
+        while member.node.chain_actions.statistics().current_buffer_used:
+            match member.node.chain_actions.receive_nowait():
+                case Submit() as submit:
+                    chain.submit(submit)
+                case Finalize(epoch):
+                    chain.finalize(epoch)
+                case Settled():
+                    pass
+
+
+async def tick(chain: Chain) -> None:
+    """Let the chain's time pass with the mock clock."""
+    while True:
+        await trio.sleep(5)
+        chain.now_s += 5

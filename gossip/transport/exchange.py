@@ -1,0 +1,135 @@
+"""Requests and their responses: one stream each, both directions framed alike.
+
+A frame is 4 bytes of length, big-endian, then so many bytes. The requester sends one, half-closes, and
+reads one. Decides nothing about their meaning. Untrusted: every byte of a stream. Rules:
+1. A length is compared with its bound before anything more is read.
+2. Serving takes a place, per peer and overall, and ends after `request_timeout_s`.
+3. A handler that raises, or answers too much, ends its own stream and is logged; nothing else ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.network.stream.exceptions import StreamEOF
+
+from gossip.errors import PeerMisbehavedError, PeerUnavailableError
+from gossip.libp2p_patches.connections import SafeHost, reset_quietly
+from gossip.libp2p_patches.identity import node_key_of
+from gossip.transport.links import Links, Peer
+from gossip.transport.values import Serve, TransportConfig
+
+log = logging.getLogger(__name__)
+
+READ_BYTES_MAX = 64 * 1024
+
+
+class Exchange:
+    """The request/response protocol of one node, in both roles."""
+
+    def __init__(
+        self, host: SafeHost, links: Links, config: TransportConfig, counters: Counter[str], serve: Serve
+    ) -> None:
+        self._host = host
+        self._links = links
+        self._config = config
+        self._counters = counters
+        self._serve = serve
+        self._protocol = TProtocol(config.request_protocol)
+        self._serving: Counter[bytes] = Counter()
+        host.set_stream_handler(self._protocol, self._serve_stream)
+
+    async def request(self, node_key: bytes, payload: bytes, *, response_bytes_max: int, timeout_s: float) -> bytes:
+        """See `Transport.request`."""
+        peer = self._links.connected(node_key)
+        try:
+            with trio.fail_after(timeout_s):
+                async with peer.requests:
+                    return await self._ask(peer, payload, response_bytes_max)
+        except trio.TooSlowError as error:
+            self._counters["request_timed_out"] += 1
+            raise PeerUnavailableError(f"{node_key.hex()}: no response within {timeout_s} s") from error
+
+    async def _ask(self, peer: Peer, payload: bytes, response_bytes_max: int) -> bytes:
+        stream = None
+        try:
+            stream = await self._host.new_stream(peer.peer_id, [self._protocol])
+            await _write_frame(stream, payload)
+            await stream.close_write()
+            response = await _read_frame(stream, response_bytes_max)
+            await stream.close()
+            stream = None
+        except PeerMisbehavedError:
+            self._counters["response_too_long"] += 1
+            raise
+        except Exception as error:
+            self._counters["request_lost"] += 1
+            raise PeerUnavailableError(f"{peer.node_key.hex()}: {type(error).__name__} {error}") from error
+        finally:
+            if stream is not None:
+                await reset_quietly(stream)
+        self._links.heard(peer.node_key)
+        return response
+
+    async def _serve_stream(self, stream: Any) -> None:
+        # Runs inside `SafeHost`'s guard: whatever the stream raises is counted and resets it.
+        peer = node_key_of(stream.muxed_conn.peer_id.to_bytes())
+        config = self._config
+        if self._serving[peer] >= config.serving_per_peer_max or self._serving.total() >= config.serving_max:
+            self._counters["serve_refused"] += 1
+            await reset_quietly(stream)
+            return
+        self._serving[peer] += 1
+        try:
+            with trio.move_on_after(config.request_timeout_s) as scope:
+                request = await _read_frame(stream, config.request_bytes_max)
+                self._links.heard(peer)
+                response = await self._answer(peer, request)
+                if response is not None:
+                    await _write_frame(stream, response)
+                    await stream.close()
+                    return
+            if scope.cancelled_caught:
+                self._counters["serve_timed_out"] += 1
+            await reset_quietly(stream)
+        finally:
+            self._serving[peer] -= 1
+            if not self._serving[peer]:
+                del self._serving[peer]
+
+    async def _answer(self, peer: bytes, request: bytes) -> bytes | None:
+        try:
+            response = await self._serve(peer, request)
+            if len(response) > self._config.response_bytes_max:
+                raise ValueError(f"a response of {len(response)} bytes")
+        except Exception:
+            # Logged here because nobody is left to raise to: the requester sees a reset stream.
+            self._counters["serve_failed"] += 1
+            log.exception("serving a request of %s failed", peer.hex())
+            return None
+        return response
+
+
+async def _write_frame(stream: Any, data: bytes) -> None:
+    await stream.write(len(data).to_bytes(4, "big") + data)
+
+
+async def _read_frame(stream: Any, bytes_max: int) -> bytes:
+    size = int.from_bytes(await _read_exactly(stream, 4), "big")
+    if size > bytes_max:
+        raise PeerMisbehavedError(f"a frame of {size} bytes, more than {bytes_max}")
+    return await _read_exactly(stream, size)
+
+
+async def _read_exactly(stream: Any, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        chunk = await stream.read(min(READ_BYTES_MAX, count - len(data)))
+        if not chunk:
+            raise StreamEOF
+        data += chunk
+    return bytes(data)

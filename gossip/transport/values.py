@@ -1,0 +1,58 @@
+"""What the transport is told and what it tells: settings, messages, peers. Values alone; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from gossip.admission import ConnectionLimits, MessageLimits
+
+Serve = Callable[[bytes, bytes], Awaitable[bytes]]
+"""(peer's node key, request) -> response."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportConfig:
+    """Where to listen, what to speak, and every bound. Addresses are multiaddrs (`/ip4/.../tcp/...`)."""
+
+    listen: tuple[str, ...]
+    announce: tuple[str, ...] = ()
+    topic: str
+    request_protocol: str = "/gpupool/sync/1"
+    gossip_bytes_max: int = 64 * 1024
+    gossip_queue_max: int = 1024
+    publish_per_s: float = 20.0
+    publish_burst: float = 20.0
+    request_bytes_max: int = 64 * 1024
+    response_bytes_max: int = 4 * 1024 * 1024
+    request_timeout_s: float = 15.0
+    requests_per_peer_max: int = 8
+    serving_per_peer_max: int = 16
+    serving_max: int = 128
+    messages: MessageLimits = field(default_factory=MessageLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipMessage:
+    """A message whose signature by `origin` (node key) was checked; `forwarder` handed it to us."""
+
+    origin: bytes
+    forwarder: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerView:
+    """What is known about a peer of the roster, or a connected stranger.
+
+    `last_heard_s` is the trio time of its last gossip or request/response bytes, None if never; pings
+    do not count, so a link that is up but deaf shows. `rtt_s` is None until the first ping.
+    """
+
+    node_key: bytes
+    in_roster: bool
+    connected: bool
+    last_heard_s: float | None
+    rtt_s: float | None
+    addresses: tuple[str, ...]
