@@ -37,7 +37,7 @@ from attestation.providers.software import SoftwarePlatform
 from attestation.roots import root_for
 from attestation.verify import Verifier
 from contracts.chain import Chain
-from contracts.errors import ChainUnavailableError
+from contracts.errors import ChainUnavailableError, ContractsError
 from gossip.epoch_events import Anchor, DataArrived, ObjectId
 from gossip.errors import DataUnavailableError
 from gossip.node import Node
@@ -102,7 +102,7 @@ class Attesting:
         return self._verdicts[key]
 
     def _judge(self, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
-        anchor = Anchor(seqno=body.anchor_seqno, root_hash=body.anchor_root_hash, time_s=body.anchor_time_s)
+        anchor = _anchor(body)
         if anchor not in self._anchors:
             raise DataUnavailableError("an anchor is not confirmed yet", frozenset({anchor}))
         if not self._anchors[anchor]:
@@ -166,11 +166,13 @@ class Attesting:
         return next(held, None)
 
     async def renew(self, node: Node, chain: Chain) -> None:
-        """Publish evidence at once, then again whenever two thirds of its time are over."""
+        """Publish evidence now, unless the log holds some that is young; again when two thirds of its time are over."""
         while True:
             try:
-                await self._prove(node, chain)
-            except (AttestationError, ChainUnavailableError) as error:
+                await self._recall(node, chain)
+                if self._due_in_s(node.now_s()) <= 0:
+                    await self._prove(node, chain)
+            except (AttestationError, ContractsError, DataUnavailableError) as error:
                 self._error = str(error)
                 log.error(
                     "no evidence can be made, work earns nothing meanwhile; next try in %.0f s: %s", RETRY_S, error
@@ -178,7 +180,29 @@ class Attesting:
                 await trio.sleep(RETRY_S)
             else:
                 self._error = None
-                await trio.sleep(self._policy.evidence_age_max_s * 2 / 3)
+                await trio.sleep(max(self._due_in_s(node.now_s()), RETRY_S))
+
+    def _due_in_s(self, now_s: int) -> float:
+        """Seconds until new evidence is due (rule 1); not positive without any in force."""
+        return self._own[-1].until_s - self._policy.evidence_age_max_s / 3 - now_s if self._own else 0
+
+    async def _recall(self, node: Node, chain: Chain) -> None:
+        """After a start: find what the own log already holds of evidence, settled or not."""
+        if self._own:
+            return
+        public = node.key.public
+        log_ = node.logs[public]
+        found = [
+            OwnEvidence(record=w.record, from_s=w.from_s, until_s=w.until_s)
+            for w in node.machine.base.reading(public).evidence
+        ]
+        for record in reversed(list(log_.chain(log_.head))):
+            if isinstance(record.body, EvidenceBody):
+                await self._confirm(chain, _anchor(record.body))
+                span = self.verdict(public, record.body)
+                if span is not None:
+                    found.append(OwnEvidence(record=record.hash, from_s=span[0], until_s=span[1]))
+        self._own = found[-OWN_KEPT_MAX:]
 
     async def _prove(self, node: Node, chain: Chain) -> None:
         anchor = await chain.head()
@@ -194,7 +218,7 @@ class Attesting:
             anchor_time_s=anchor.time_s,
         )
         await trio.to_thread.run_sync(self._journal.keep_collateral, collateral.digest, collateral.to_json())
-        self._anchors[Anchor(seqno=anchor.seqno, root_hash=anchor.root_hash, time_s=anchor.time_s)] = True
+        self._anchors[_anchor(body)] = True
         span = self.verdict(public, body)
         if span is None:
             raise AttestationError(f"the pool would refuse this host's evidence: {self._refusals.get(public)}")
@@ -255,6 +279,10 @@ def _evidence(body: EvidenceBody) -> Evidence:
         anchor_root_hash=body.anchor_root_hash,
         anchor_time_s=body.anchor_time_s,
     )
+
+
+def _anchor(body: EvidenceBody) -> Anchor:
+    return Anchor(seqno=body.anchor_seqno, root_hash=body.anchor_root_hash, time_s=body.anchor_time_s)
 
 
 def _make_room(cache: dict[Any, Any], most: int) -> None:

@@ -1,4 +1,5 @@
-"""The chain as the agent sees it, through one or several liteservers. Sole importer of pytoniq's networking.
+"""The chain as the agent sees it, through one or several liteservers. With `chain_servers` the sole
+importer of pytoniq's networking.
 
 Decides: which server is asked, when a connection is given up and tried again, and that no answer is
 used before it is believed (`chain_proofs`).
@@ -10,17 +11,12 @@ Untrusted input: every answer. Rules:
 3. A server whose proof does not hold is left alone for `LIE_S`; if no other one answers, the call
    raises `ChainConflictError`.
 
-pytoniq runs in a loop of its own (`loop_thread`): after a disconnect its calls raise AttributeError
-and its tasks end unseen, so everything that it raises is taken for a lost connection.
+pytoniq runs in a loop of its own (`loop_thread`), its connections stand in `chain_servers`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -32,12 +28,12 @@ from pytoniq_core import Builder, Cell
 from pytoniq_core.tlb.vm_stack import VmStack
 
 from contracts.chain_proofs import read_account, read_header, read_transactions
+from contracts.chain_servers import Ask, Connection, Servers, close_all
 from contracts.chain_values import Account, Block, LiteServer, TransactionSummary, account_id, block_lookup
 from contracts.errors import (
     ChainConflictError,
     ChainUnavailableError,
     ContractAbsentError,
-    ContractsError,
     GetMethodFailedError,
     InvalidValueError,
     MessageRefusedError,
@@ -47,9 +43,6 @@ from contracts.model import Address
 
 __all__ = ["Account", "Block", "Chain", "LiteServer", "TransactionSummary", "open_chain"]
 
-BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
-LIE_S = 60.0
-FRAME_BYTES_MAX = 1 << 24  # as in TON's own client (`adnl/adnl-ext-connection.cpp`)
 STEPS_MAX = 256
 """How many blocks `block_at` walks from where the server's own lookup lands."""
 
@@ -57,11 +50,7 @@ _TRANSACTIONS_PER_QUERY = 16
 _NOT_ACTIVE = (-256, -13)
 _WAIT_TIMEOUT = 652
 _REFUSAL = "cannot apply external message"
-_log = logging.getLogger(__name__)
-# pytoniq logs every lost connection with a traceback; the call that suffers from it raises.
-logging.getLogger("LiteClient").setLevel(logging.CRITICAL)
 _T = TypeVar("_T")
-_Ask = Callable[[LiteClient], Awaitable[_T]]
 
 
 @asynccontextmanager
@@ -84,12 +73,12 @@ async def open_chain(
         # pytoniq's own poll asks the server to wait 10 s; a longer client timeout would end it.
         raise InvalidValueError(f"timeout_s: expected 0.1 to 9 seconds, got {timeout_s!r}")
     async with open_loop_thread("liteclient") as thread:
-        connections = [_Connection(server, timeout_s) for server in servers]
+        connections = [Connection(server, timeout_s) for server in servers]
         try:
-            yield Chain(_Servers(connections), thread, trust_level, timeout_s)
+            yield Chain(Servers(connections), thread, trust_level, timeout_s)
         finally:
             with trio.CancelScope(shield=True):
-                await thread.run(lambda: _close_all(connections))
+                await thread.run(lambda: close_all(connections))
 
 
 class Chain:
@@ -99,7 +88,7 @@ class Chain:
     (a server's proof does not hold); cancelling one leaves nothing behind.
     """
 
-    def __init__(self, servers: _Servers, thread: LoopThread, trust_level: int, timeout_s: float) -> None:
+    def __init__(self, servers: Servers, thread: LoopThread, trust_level: int, timeout_s: float) -> None:
         self._servers = servers
         self._thread = thread
         self._trust_level = trust_level
@@ -263,121 +252,8 @@ class Chain:
         answer: dict[str, Any] = await self._ask(lambda client: client.liteserver_request(name, query))
         return answer
 
-    async def _ask(self, ask: _Ask[_T]) -> _T:
+    async def _ask(self, ask: Ask[_T]) -> _T:
         return await self._thread.run(lambda: self._servers.ask(ask))
-
-
-class _Servers:
-    """The connections, and whose turn it is. Lives in pytoniq's loop."""
-
-    def __init__(self, connections: Sequence[_Connection]) -> None:
-        self._connections = list(connections)
-
-    async def ask(self, ask: _Ask[_T]) -> _T:
-        """Ask one server after the other until one answers; the one that did is asked first next time."""
-        failure: ContractsError = ChainUnavailableError("no liteserver is due for another try")
-        for connection in list(self._connections):
-            try:
-                answer = await connection.ask(ask)
-            except ChainConflictError as error:
-                _log.warning("%s: %s", connection.server, error)
-                failure = error
-            except ChainUnavailableError as error:
-                if not isinstance(failure, ChainConflictError):
-                    failure = error
-            else:
-                self._connections.remove(connection)
-                self._connections.insert(0, connection)
-                return answer
-        raise failure
-
-
-class _Connection:
-    """One server: connected when needed, dropped when it fails, left alone for a while after that."""
-
-    def __init__(self, server: LiteServer, timeout_s: float) -> None:
-        self.server = server
-        self._timeout_s = timeout_s
-        self._client: LiteClient | None = None
-        self._lock = asyncio.Lock()
-        self._backoff_s = 0.0
-        self._not_before = 0.0
-
-    async def ask(self, ask: _Ask[_T]) -> _T:
-        """Raises what `ask` finds out (`ContractsError`), or `ChainUnavailableError`."""
-        client = None
-        try:
-            client = await self._connected()
-            async with asyncio.timeout(self._timeout_s):
-                return await ask(client)
-        except ChainConflictError:
-            await self._drop(client, LIE_S)
-            raise
-        except ContractsError:
-            raise
-        except LiteServerError as error:
-            raise ChainUnavailableError(f"{self.server}: {error.message[:200]} ({error.code})") from error
-        except Exception as error:
-            await self._drop(client)
-            reason = "no answer in time" if isinstance(error, TimeoutError) else f"{error!r:.120}"
-            raise ChainUnavailableError(f"{self.server}: {reason}") from error
-
-    async def _connected(self) -> LiteClient:
-        async with self._lock:
-            client = self._client
-            if client is not None and client.inited and not client.updater.done():
-                return client
-            wait_s = self._not_before - asyncio.get_running_loop().time()
-            if wait_s > 0:
-                raise ChainUnavailableError(f"{self.server}: no connection; next try in {wait_s:.1f} s")
-            if client is not None:
-                await self.close()
-            self._backoff_s = min(max(2 * self._backoff_s, BACKOFF_S_MIN), BACKOFF_S_MAX)
-            try:
-                client = await self._connect()
-            except Exception:
-                self._leave_alone(self._backoff_s)
-                raise
-            self._backoff_s = 0.0
-            self._client = client
-            return client
-
-    async def _connect(self) -> LiteClient:
-        key = base64.b64encode(self.server.public_key).decode()
-        # Trust level 2 turns pytoniq's own checks off: every answer is checked in `chain_proofs`.
-        client = _Client(self.server.host, self.server.port, key, timeout=self._timeout_s, trust_level=2)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await client.connect()
-        except BaseException:
-            await _close(client)
-            raise
-        return client
-
-    async def _drop(self, client: LiteClient | None, pause_s: float = BACKOFF_S_MIN) -> None:
-        """Close the connection that failed, unless another call has done so already."""
-        async with self._lock:
-            if client is not None and client is self._client:
-                self._leave_alone(pause_s)
-                await self.close()
-
-    def _leave_alone(self, pause_s: float) -> None:
-        self._not_before = asyncio.get_running_loop().time() + pause_s
-
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await _close(client)
-
-
-class _Client(LiteClient):  # type: ignore[misc]  # pytoniq has no types
-    """pytoniq's client, which on its own reads a frame of any size that a server announces."""
-
-    async def receive(self, data_len: int) -> bytes:
-        if data_len > FRAME_BYTES_MAX:
-            raise ConnectionResetError(f"a frame of {data_len} bytes")
-        frame: bytes = await super().receive(data_len)
-        return frame
 
 
 async def _look_up(client: LiteClient, query: dict[str, Any], seqno: int | None = None) -> Block:
@@ -389,12 +265,3 @@ def _stack_value(value: Any) -> Any:
         raw = pytoniq_core.Address((value.workchain, value.account))
         return Builder().store_address(raw).end_cell().begin_parse()
     return value
-
-
-async def _close(client: LiteClient) -> None:
-    with contextlib.suppress(Exception):
-        await client.close()
-
-
-async def _close_all(connections: Sequence[_Connection]) -> None:
-    await asyncio.gather(*(connection.close() for connection in connections))

@@ -4,9 +4,10 @@
    *total* weight equal or descend from, along the chain that extends the base; else the base itself.
    (A third, because then one honest operator held it; not the maximum, because a liar may name anything.)
 2. It stops before the lowest fork that the listed observations contain or prove, and the log is dead
-   from there on.
-3. A head that cannot be resolved is never ignored: the observation is unusable until its records are
-   fetched, and invalid if it does not extend the base.
+   from there on. A head at or above a proven fork stands for the record before the fork: so nobody has
+   to fetch the branches, of which a hostile participant may make any number.
+3. A head below, and the record before a proven fork, are never ignored: the observation is unusable until
+   their chains are fetched, and invalid if they do not extend the base.
 4. A witnessed reading is the highest value that more than one third of the total weight reports at least.
 
 Source: PROTOCOL, "Epoch close" step 4 and "Tally".
@@ -14,7 +15,7 @@ Source: PROTOCOL, "Epoch close" step 4 and "Tally".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.model import OperatorSet
@@ -43,11 +44,9 @@ def compute_cut(
         DataUnavailableError: records are missing; `missing` names their ranges.
         InvalidMessageError: an observation names a log or head that does not extend the base.
     """
-    require_usable(base, observations, logs)
+    forks = proven_forks(observations)
+    require_usable(base, observations, logs, forks)
     weights = {operator.node_key: operator.weight for operator in operators.operators}
-    fork_seq: dict[bytes, int] = {}
-    for fork in (fork for observation in observations for fork in observation.forks):
-        fork_seq[fork.node_key] = min(fork.seq, fork_seq.get(fork.node_key, fork.seq))
     cut = {}
     for node_key in sorted({node_key for observation in observations for node_key in observation.logs}):
         seen = [(weights[o.operator], o.logs[node_key]) for o in observations if node_key in o.logs]
@@ -55,7 +54,7 @@ def compute_cut(
         head, dead = reading.head, True
         if not reading.dead:
             heads = [(weight, log.head) for weight, log in seen]
-            head, dead = _cut_log(operators, logs[node_key], heads, fork_seq.get(node_key))
+            head, dead = _cut_log(operators, logs[node_key], heads, forks.get(node_key))
         cut[node_key] = CutPoint(
             head=head,
             dead=dead,
@@ -67,8 +66,31 @@ def compute_cut(
     return cut
 
 
-def require_usable(base: Base, observations: Sequence[Observation], logs: LogBook) -> None:
-    """Return if every record up to every observed head is here.
+@dataclass(frozen=True, slots=True)
+class ProvenFork:
+    """The lowest fork that observations prove of one log, and the records before it that they name."""
+
+    seq: int
+    before: frozenset[Head]
+
+
+def proven_forks(observations: Iterable[Observation]) -> Mapping[bytes, ProvenFork]:
+    """The lowest fork proven of each log, by node key."""
+    lowest: dict[bytes, ProvenFork] = {}
+    for fork in (fork for observation in observations for fork in observation.forks):
+        before = frozenset({Head(fork.seq - 1, fork.first.prev_hash)})
+        known = lowest.get(fork.node_key)
+        if known is None or fork.seq < known.seq:
+            lowest[fork.node_key] = ProvenFork(fork.seq, before)
+        elif fork.seq == known.seq:
+            lowest[fork.node_key] = ProvenFork(fork.seq, known.before | before)
+    return lowest
+
+
+def require_usable(
+    base: Base, observations: Sequence[Observation], logs: LogBook, forks: Mapping[bytes, ProvenFork]
+) -> None:
+    """Return if every record is here that `observations` need, given the forks that are proven (rules 2, 3).
 
     Raises:
         DataUnavailableError: some are missing; `missing` names all their ranges.
@@ -76,6 +98,7 @@ def require_usable(base: Base, observations: Sequence[Observation], logs: LogBoo
     """
     missing: set[object] = set()
     for observation in observations:
+        own = proven_forks([observation])
         for node_key, observed in observation.logs.items():
             if node_key not in logs:
                 raise InvalidMessageError("observation: names a key that no participant has")
@@ -84,21 +107,39 @@ def require_usable(base: Base, observations: Sequence[Observation], logs: LogBoo
             log = logs[node_key]
             if observed.head.seq < log.base.seq or log.base != base.reading(node_key).head:
                 raise InvalidMessageError("observation: a head lies behind the settled base")
-            if log.holds(observed.head):
-                continue
-            try:
-                for _ in log.chain(observed.head):
-                    pass
-            except DataUnavailableError as error:
-                missing |= error.missing
+            needed = set(own[node_key].before) if node_key in own else set()
+            if node_key not in forks or observed.head.seq < forks[node_key].seq:
+                needed.add(observed.head)
+            for head in needed:
+                missing |= _missing(log, head)
     if missing:
         raise DataUnavailableError("records behind an observation are not here yet", frozenset(missing))
 
 
+def _missing(log: Log, head: Head) -> frozenset[object]:
+    """What is not here of the chain up to `head`; a record before a fork may be settled already."""
+    if head.seq < log.base.seq or log.holds(head):
+        return frozenset()
+    try:
+        for _ in log.chain(head):
+            pass
+    except DataUnavailableError as error:
+        return error.missing
+    return frozenset()
+
+
 def _cut_log(
-    operators: OperatorSet, log: Log, heads: Sequence[tuple[int, Head]], fork_seq: int | None
+    operators: OperatorSet, log: Log, heads: Sequence[tuple[int, Head]], fork: ProvenFork | None
 ) -> tuple[Head, bool]:
     """Walk from the highest observed head to the base; each record carries the weight of what descends from it."""
+    fork_seq: int | None = None
+    if fork is not None:
+        if fork.seq <= log.base.seq:
+            return log.base, True
+        # Several records before one fork are a fork themselves: all take part, the heads with the first of them.
+        fork_seq, before = fork.seq, sorted(fork.before)
+        heads = [(weight, head if head.seq < fork.seq else before[0]) for weight, head in heads]
+        heads += [(0, head) for head in before]
     observed: dict[int, list[tuple[int, bytes]]] = {}
     for weight, head in heads:
         observed.setdefault(head.seq, []).append((weight, head.hash))

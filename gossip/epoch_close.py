@@ -9,7 +9,9 @@ Messages come verified (signatures) from `gossip.messages`; that they may be act
    has, if they carry more than two thirds of the weight.
 3. A follower attests a proposal iff its own computation from what the proposal lists gives the same
    certificate hash; what it knows besides never matters. `Persist` goes before `Publish`.
-4. Attests for one certificate hash add up across views; more than two thirds make the certificate.
+4. A view has one proposal: of a leader that makes several, each follower judges the first it sees, and
+   the view may come to nothing. Attests for one certificate hash add up across views; more than two thirds
+   make the certificate.
 5. Submitters take turns until the chain shows the epoch settled. What landed becomes the base, always.
 
 All state is bounded: by the operator set, and by the *_MAX constants below.
@@ -20,13 +22,12 @@ Source: PROTOCOL, "Epoch close".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from contracts import certificate
-from contracts.model import Landed, Signature
+from contracts.model import Landed, OperatorSet, Signature
 from contracts.permutation import TurnSchedule
 from contracts.signing import SigningKey
-from gossip.cut import require_usable
+from gossip.cut import proven_forks, require_usable
 from gossip.epoch_events import (
     Action,
     Advanced,
@@ -44,6 +45,7 @@ from gossip.epoch_events import (
     Refused,
     Settled,
     Submit,
+    maker_of,
 )
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import LogBook
@@ -65,8 +67,6 @@ from gossip.tally import EpochFrame, Verdict, settle
 
 EARLY_MAX = 256
 """Messages of an epoch that this node has not opened yet; what is lost here comes by anti-entropy."""
-ATTESTS_AHEAD_MAX = 8
-"""A node attests at most this many outcomes of one epoch more than views have opened."""
 
 
 class EpochClose:
@@ -93,6 +93,7 @@ class EpochClose:
         self._early: list[Message] = []
         self._finalizing: tuple[int, TurnSchedule] | None = None
         self._view: ChainView | None = None
+        self._operators: OperatorSet | None = None
         self._witnessed_s: Mapping[bytes, int] = {}
 
     def handle(self, event: Event) -> list[Action]:
@@ -129,7 +130,7 @@ class EpochClose:
     # The chain moved.
 
     def _advance(self, event: Advanced) -> list[Action]:
-        self._view, self._witnessed_s = event.view, event.witnessed_s
+        self._view, self._witnessed_s, self._operators = event.view, event.witnessed_s, event.operators
         landed = event.view.landed
         actions = self._finalize(event)
         if landed.epoch > self.base.epoch:
@@ -191,8 +192,7 @@ class EpochClose:
     def _hear(self, message: Message) -> list[Action]:
         round_ = self._round
         if round_ is None or message.epoch > round_.frame.epoch:
-            if message.epoch > self.base.epoch and len(self._early) < EARLY_MAX:
-                self._early.append(message)
+            self._put_aside(message)
             return []
         if message.epoch < round_.frame.epoch:
             return []
@@ -201,11 +201,21 @@ class EpochClose:
                 round_.add_observation(message, self.base)
             case Proposal():
                 round_.add_proposal(message)
+                if message.leader == self._key.public:
+                    round_.led.add(message.view)
             case Attest():
                 round_.add_attest(message)
-                if message.operator == self._key.public:
-                    round_.attested.add(message.cert_hash)
         return self._step()
+
+    def _put_aside(self, message: Message) -> None:
+        """Keep a message of the next epoch, or the one after: a peer may have seen the chain move first."""
+        is_operator = self._operators is None or self._operators.index_of(maker_of(message)) is not None
+        if is_operator and 0 < message.epoch - self.base.epoch <= 2 and len(self._early) < EARLY_MAX:
+            self._early.append(message)
+
+    def restore(self, messages: Iterable[Message]) -> None:
+        """Take back what this node made durable of the epoch after the base, when it starts."""
+        self._early += messages
 
     # What can be done now.
 
@@ -275,7 +285,7 @@ class EpochClose:
             view=view,
             set_id=round_.frame.operators.set_id,
             listed=tuple(ListedObservation(index=i, digest=usable[i].digest) for i in sorted(usable)),
-            cert_hash=self._certify(round_, outcome),
+            cert_hash=round_.cert_hash(outcome),
         )
         round_.led.add(view)
         round_.add_proposal(proposal)
@@ -284,12 +294,13 @@ class EpochClose:
     def _usable(self, round_: Round) -> dict[int, Observation]:
         """One usable observation of each operator, by index; what is missing for the others is noted."""
         usable: dict[int, Observation] = {}
+        forks = proven_forks(round_.observations.values())
         for observation in round_.observations.values():
             index = round_.frame.operators.index_of(observation.operator)
             if index is None or index in usable:
                 continue
             try:
-                require_usable(self.base, [observation], self._logs)
+                require_usable(self.base, [observation], self._logs, forks)
             except DataUnavailableError as error:
                 round_.wanted |= error.missing
             except InvalidMessageError:
@@ -308,7 +319,7 @@ class EpochClose:
             try:
                 observations = round_.listed(proposal)
                 outcome = self._compute(round_, observations)
-                if self._certify(round_, outcome) != proposal.cert_hash:
+                if round_.cert_hash(outcome) != proposal.cert_hash:
                     raise InvalidMessageError("proposal: its totals do not follow from its observations")
             except DataUnavailableError as error:
                 round_.wanted |= error.missing
@@ -317,24 +328,23 @@ class EpochClose:
                 actions.append(Refused(proposal, str(error)))
             else:
                 if index is not None:
-                    actions += self._attest(round_, proposal, observations, view)
+                    actions += self._attest(round_, proposal, observations)
             del round_.pending[digest]
         return actions
 
-    def _attest(self, round_: Round, proposal: Proposal, listed: list[Observation], view: int) -> list[Action]:
+    def _attest(self, round_: Round, proposal: Proposal, listed: list[Observation]) -> list[Action]:
         epoch, cert_hash = round_.frame.epoch, proposal.cert_hash
-        if cert_hash in round_.attested or len(round_.attested) > view + ATTESTS_AHEAD_MAX:
+        if round_.has_attested(self._key.public, cert_hash):
             return []
         attest = make_attest(self._key, self._pool, epoch=epoch, cert_hash=cert_hash)
         round_.add_attest(attest)
-        round_.attested.add(cert_hash)
         return [Persist(epoch=epoch, messages=(proposal, *listed, attest)), Publish(attest)]
 
     def _submit(self, round_: Round, now_s: int, index: int) -> list[Action]:
         """Once a known outcome has its certificate, send it when this node's turn comes (steps 5, 6)."""
-        for cert_hash, outcome in round_.outcomes.items():
-            signatures = round_.signatures(cert_hash)
-            if not round_.is_quorum(signatures):
+        for cert_hash, signatures in round_.certified.items():
+            outcome = round_.outcomes.get(cert_hash)
+            if outcome is None:
                 continue
             if round_.submission is None:
                 slots = len(round_.frame.operators.operators)
@@ -350,14 +360,8 @@ class EpochClose:
         """The settlement that follows from these observations; computed once."""
         key = frozenset(observation.digest for observation in observations)
         if key not in round_.computed:
-            round_.computed[key] = settle(round_.frame, self.base, observations, self._logs, self._verdict)
+            round_.remember(key, settle(round_.frame, self.base, observations, self._logs, self._verdict))
         return round_.computed[key]
-
-    def _certify(self, round_: Round, outcome: Settlement) -> bytes:
-        """Hash of the certificate cell for this outcome; the outcome is remembered by it."""
-        cert_hash: bytes = certificate.settle_certificate(round_.domain, outcome.payload).hash
-        round_.outcomes[cert_hash] = outcome
-        return cert_hash
 
     def progress(self) -> Progress | None:
         """Where the open epoch stands; None while none is open."""

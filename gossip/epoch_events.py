@@ -19,6 +19,11 @@ from gossip.tally import EpochFrame
 Message: TypeAlias = Observation | Proposal | Attest
 
 
+def maker_of(message: Message) -> bytes:
+    """Node key of the operator that signed the message."""
+    return message.leader if isinstance(message, Proposal) else message.operator
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainView:
     """The contracts at a finalized block whose time is `now_s`."""

@@ -241,4 +241,6 @@ def _read_fork(item: codec.Value, pool: PoolId) -> ForkProof:
     )
     if first.node_key != second.node_key or first.seq != second.seq or first.hash == second.hash:
         raise InvalidMessageError("fork: the two records do not contradict each other")
+    if first.prev_hash != second.prev_hash:
+        raise InvalidMessageError("fork: not the lowest one, as the records before it differ, too")
     return ForkProof(first, second)

@@ -1,12 +1,14 @@
 """The gossip node: takes what peers send, keeps it durable, drives the epoch's close, performs its actions.
 
 A thin shell: what is valid is decided by `records`, `log_chain`, `messages`, `epoch_close`; here things are
-received, handed over, stored and sent. Two rules are its own:
+received, handed over, stored and sent. Three rules are its own:
 
 1. One step at a time: a machine's actions are performed, in order, before the next event is handled, so
    that nothing is published whose `Persist` has not returned.
 2. A message that fails is dropped and counted by reason; it never ends a loop. A store that fails ends
    the node: what cannot be made durable must not be said.
+3. Evidence enters a log only once its collateral is here. So whoever names a head can serve what the tally
+   of it needs, and collateral that nobody has delays its owner's log alone.
 
 Elsewhere: asking peers (`gossip.pull`), answering them (`gossip.serve`), the network (`gossip.transport`).
 
@@ -30,6 +32,7 @@ from gossip.epoch_events import (
     Event,
     Finalize,
     Heard,
+    ObjectId,
     Persist,
     Publish,
     Refused,
@@ -39,7 +42,7 @@ from gossip.epoch_events import (
 from gossip.errors import InvalidMessageError, OwnForkError
 from gossip.log_chain import LogBook, Placement
 from gossip.policy import PoolPolicy
-from gossip.records import Body, PoolId, Record, make_record, parse_record, trust_record, verify_record
+from gossip.records import Body, EvidenceBody, PoolId, Record, make_record, parse_record, trust_record, verify_record
 from gossip.settlement import Base
 from gossip.store import Store
 from gossip.tally import Verdict
@@ -80,7 +83,9 @@ class Node:
         self.logs = LogBook(window_max_s=policy.work.window_max_s)
         self.machine = EpochClose(key, pool, policy=policy, base=base, logs=self.logs, verdict=verdict)
         self.wanted = trio.Event()
-        """Set when `machine.wanted` is not empty: `gossip.pull` fetches what it names."""
+        """Set when `all_wanted` is not empty: `gossip.pull` fetches what it names."""
+        self._collateral_wanted: dict[bytes, bytes] = {}
+        """By node key: the collateral for which its next record waits."""
         self.drops: Counter[str] = Counter()
         self.verified = 0
         self.placed: Counter[str] = Counter()
@@ -118,12 +123,20 @@ class Node:
         """Handle one message of the topic; a bad one is dropped and counted."""
         try:
             kind, wire = parse_gossip(data)
-            if kind == RECORD:
-                await self.take_records([wire])
-            else:
-                await self.handle(Heard(parse_message(kind, wire, self.pool)))
         except InvalidMessageError as error:
             self.drop("gossip", error)
+            return
+        if kind == RECORD:
+            await self.take_records([wire])
+        else:
+            await self.take_message(kind, wire)
+
+    async def take_message(self, kind: str, wire: bytes) -> None:
+        """Handle a message of an epoch's close; a bad one is dropped and counted."""
+        try:
+            await self.handle(Heard(parse_message(kind, wire, self.pool)))
+        except InvalidMessageError as error:
+            self.drop(kind, error)
 
     async def take_records(self, wires: Sequence[bytes]) -> Counter[Placement]:
         """Verify, place and store records of peers; those that fail are dropped and counted."""
@@ -142,7 +155,29 @@ class Node:
                 self.drop("record", error)
         self.verified += len(fresh)
         async with self._turn:
-            return await self._place(fresh)
+            return await self._place([record for record in fresh if await self._has_collateral(record)])
+
+    async def _has_collateral(self, record: Record) -> bool:
+        """Whether the record may be placed: evidence waits for its collateral (rule 3)."""
+        if not isinstance(record.body, EvidenceBody):
+            return True
+        digest = record.body.collateral_digest
+        if await self._blocking(self.store.collateral, digest) is not None:
+            return True
+        self._collateral_wanted[record.node_key] = digest
+        self.wanted.set()
+        return False
+
+    @property
+    def all_wanted(self) -> frozenset[object]:
+        """What to fetch from peers: for the machine's decisions, and the collateral of new evidence."""
+        return self.machine.wanted | {ObjectId(kind="collateral", id=d) for d in self._collateral_wanted.values()}
+
+    async def take_collateral(self, digest: bytes, body: bytes) -> None:
+        """Keep collateral (whose digest was checked); evidence that waited for it may be placed from now on."""
+        await self._blocking(self.store.keep_collateral, digest, body)
+        self._collateral_wanted = {k: d for k, d in self._collateral_wanted.items() if d != digest}
+        await self.handle(DataArrived())
 
     async def _place(self, records: Sequence[Record]) -> Counter[Placement]:
         placed: Counter[Placement] = Counter()
@@ -242,6 +277,5 @@ def open_node(
         record = trust_record(parse_record(wire, pool))
         if record.node_key in node.logs:
             node.logs.insert(record, now_s=ANY_TIME_S)
-    for kind, wire in store.messages(base.epoch + 1):
-        node.machine.handle(Heard(parse_message(kind, wire, pool)))
+    node.machine.restore(parse_message(kind, wire, pool) for kind, wire in store.messages(base.epoch + 1))
     return node

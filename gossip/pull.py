@@ -24,7 +24,7 @@ import trio
 
 from contracts.model import OperatorSet
 from gossip import sync
-from gossip.epoch_events import CheckpointArrived, DataArrived, Heard, ObjectId
+from gossip.epoch_events import CheckpointArrived, Heard, ObjectId
 from gossip.errors import InvalidMessageError, OwnForkError, PeerMisbehavedError, PeerUnavailableError
 from gossip.log_chain import GENESIS, Head, Placement, RecordRange
 from gossip.messages import Observation, parse_observation
@@ -32,7 +32,7 @@ from gossip.node import Node
 from gossip.records import parse_record
 from gossip.settlement import verify_checkpoint
 from gossip.sync import CloseRequest, ObjectRequest, RecordsRequest, Request, WatermarksRequest
-from gossip.wire import ATTEST, PROPOSAL, parse_message
+from gossip.wire import ATTEST, PROPOSAL
 
 BATCHES_PER_SYNC_MAX = 64
 RETRY_S = 1.0
@@ -120,17 +120,17 @@ class Puller:
         for kind, wires in ((PROPOSAL, state.proposals), (ATTEST, state.attests)):
             for wire in wires:
                 if not node.machine.holds(wire):
-                    await node.handle(Heard(parse_message(kind, wire, node.pool)))
+                    await node.take_message(kind, wire)
 
     async def _fetch_wanted(self) -> None:
         node = self._node
         while True:
             await node.wanted.wait()
-            for wanted in node.machine.wanted:
+            for wanted in node.all_wanted:
                 peer = self._pick()
-                if peer is not None and wanted in node.machine.wanted:
+                if peer is not None and wanted in node.all_wanted:
                     await self._guarded(peer, functools.partial(self._fetch, wanted))
-            if not node.machine.wanted:
+            if not node.all_wanted:
                 node.wanted = trio.Event()
             await trio.sleep(RETRY_S / 4)
 
@@ -175,8 +175,8 @@ class Puller:
             case _:
                 if hashlib.sha256(data).digest() != wanted.id:
                     raise InvalidMessageError("object: not the collateral that was asked for")
-                await trio.to_thread.run_sync(node.store.keep_collateral, wanted.id, data)
-                await node.handle(DataArrived())
+                await node.take_collateral(wanted.id, data)
+                await self.sync(peer)  # the records that waited for it
 
     async def _every(self, interval_s: float, pull: Callable[[bytes], Awaitable[object]]) -> None:
         while True:

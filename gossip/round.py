@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
+from contracts import certificate
 from contracts.model import Address, CertificateDomain
 from contracts.permutation import TurnSchedule, permutation
 from gossip.epoch_events import ObjectId, Progress
@@ -25,6 +26,7 @@ from gossip.tally import EpochFrame
 OBSERVATIONS_PER_OPERATOR_MAX = 4
 PROPOSALS_PER_LEADER_MAX = 8
 ATTESTS_PER_OPERATOR_MAX = 8
+OUTCOMES_MAX = 64
 
 _Held = TypeVar("_Held", Observation, Proposal, Attest)
 
@@ -49,7 +51,8 @@ class Round:
         """By the digests of the observations from which it follows."""
         self.outcomes: dict[bytes, Settlement] = {}
         """By certificate hash."""
-        self.attested: set[bytes] = set()
+        self.certified: dict[bytes, dict[int, bytes]] = {}
+        """Signatures by operator index, by certificate hash: of more than two thirds of the weight."""
         self.led: set[int] = set()
         """Views in which this node proposed."""
         self.submission: TurnSchedule | None = None
@@ -111,6 +114,8 @@ class Round:
             raise InvalidMessageError("proposal: lists observations of too little weight")
         if proposal.digest in self.proposals:
             return
+        if any(held.view == proposal.view for held in self.proposals.values()):
+            raise InvalidMessageError("proposal: a second one for its view")
         same = [p.digest for p in self.proposals.values() if p.leader == proposal.leader]
         dropped = _keep(self.proposals, proposal.digest, proposal, same, PROPOSALS_PER_LEADER_MAX)
         self.pending.pop(dropped or b"", None)
@@ -125,6 +130,26 @@ class Round:
         self._require_operator(attest.operator)
         same = [key for key in self.attests if key[0] == attest.operator]
         _keep(self.attests, (attest.operator, attest.cert_hash), attest, same, ATTESTS_PER_OPERATOR_MAX)
+        signatures = self.signatures(attest.cert_hash)
+        if self.is_quorum(signatures):
+            self.certified[attest.cert_hash] = signatures
+
+    def has_attested(self, operator: bytes, cert_hash: bytes) -> bool:
+        """Whether an attest of this operator for this hash is held."""
+        return (operator, cert_hash) in self.attests
+
+    def cert_hash(self, outcome: Settlement) -> bytes:
+        """Hash of the certificate cell for an outcome: what operators sign."""
+        return bytes(certificate.settle_certificate(self.domain, outcome.payload).hash)
+
+    def remember(self, observations: frozenset[bytes], outcome: Settlement) -> None:
+        """Keep a computed outcome; the oldest that has no certificate gives way."""
+        if len(self.computed) >= OUTCOMES_MAX:
+            oldest = next((k for k, o in self.computed.items() if self.cert_hash(o) not in self.certified), None)
+            if oldest is not None:
+                self.outcomes.pop(self.cert_hash(self.computed.pop(oldest)), None)
+        self.computed[observations] = outcome
+        self.outcomes[self.cert_hash(outcome)] = outcome
 
     def signatures(self, cert_hash: bytes) -> dict[int, bytes]:
         """Certificate signatures held for this hash, by operator index."""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from contracts.chain import FRAME_BYTES_MAX, LiteServer, open_chain
+from contracts.chain import LiteServer, open_chain
+from contracts.chain_servers import FRAME_BYTES_MAX
 from contracts.devchain import liteserver
 from contracts.devchain.adnl import HANDSHAKE_BYTES, ServerKey
 from contracts.devchain.node import Node

@@ -230,13 +230,13 @@ def test_a_head_behind_or_beside_the_base_is_invalid(seq: int) -> None:
     base = Base(epoch=1, readings={SUBJECT: Reading(head=at(author, 3))})
     head = Head(3, b"\x07" * 32) if seq == 3 else at(author, seq)
     with pytest.raises(InvalidMessageError):
-        require_usable(base, [observe(0, head)], logs)
+        require_usable(base, [observe(0, head)], logs, {})
 
 
 def test_an_unknown_log_is_invalid() -> None:
     _, logs = written(2)
     with pytest.raises(InvalidMessageError, match="participant"):
-        require_usable(Base(), [observe(0, GENESIS, subject=key(6 + 1).public)], logs)
+        require_usable(Base(), [observe(0, GENESIS, subject=key(6 + 1).public)], logs, {})
 
 
 @pytest.mark.parametrize(

