@@ -33,12 +33,10 @@ OUTBOUND_RPCS_MAX = 256
 
 def install() -> None:
     """Put the replacements into libp2p's modules. Idempotent; process-wide."""
-    # Seen: warnings of the library on stderr through logging's handler of last resort, and root
-    # logging configured behind our back (its module calls `logging.warning` itself).
+    # Seen: errors in the log for every peer that goes (what matters of them is counted), and root logging
+    # configured behind our back (its module calls `logging.warning` itself).
     library_log = logging.getLogger("libp2p")
-    if not library_log.handlers:
-        library_log.addHandler(logging.NullHandler())
-        library_log.setLevel(logging.CRITICAL)
+    library_log.setLevel(logging.CRITICAL)
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")
     # Seen: 20,000 idle streams cost 92 MB; a peer that ignores the window took 83 MB to 481 MB.
     yamux.YamuxStream = BoundedYamuxStream

@@ -42,6 +42,8 @@ CONTROL_ENTRIES_MAX = 8
 CONTROL_IDS_MAX = 256
 STREAMS_PER_PEER_MAX = 4
 """One is in use; more appear for a moment while duplicate connections are settled."""
+ATTACH_RETRY_MIN_S = 0.1
+ATTACH_RETRY_MAX_S = 10.0
 SEEN_TTL_S = 120.0
 SEEN_MAX = 100_000
 
@@ -103,6 +105,7 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         self._deliver = deliver
         self._heard = heard
         self._inbound_streams: Counter[ID] = Counter()
+        self._attaching: set[ID] = set()
 
     async def stream_handler(self, stream: Any) -> None:
         # Seen: 50 bytes of garbage on this stream, or a message with a hashed id and a junk key, and
@@ -188,6 +191,29 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         self.seen_messages.add(message_id)
         if refusal := self._admission.admit_origin(origin, now):
             raise _Refused(refusal)
+
+    async def _handle_new_peer_with_retry(self, peer_id: ID, timeout: float | None = None) -> None:
+        # Seen: while two connections with one peer become one, the stream is opened on the one that goes.
+        # The library takes that for final, or keeps the dead stream: connected, and deaf for ever.
+        if peer_id in self._attaching:
+            return
+        self._attaching.add(peer_id)
+        try:
+            delay_s = ATTACH_RETRY_MIN_S
+            while peer_id not in self.peers and self._peer_is_connected(peer_id):
+                try:
+                    await self._handle_new_peer(peer_id)
+                except Exception as error:  # noqa: BLE001 whatever failed, the peer is still connected
+                    log.debug("no gossip stream to %s yet: %r", peer_id, error)
+                stream = self.peers.get(peer_id)
+                if stream is not None and not stream.muxed_conn.event_shutting_down.is_set():
+                    return
+                if stream is not None:
+                    self._handle_dead_peer(peer_id)
+                await trio.sleep(delay_s)
+                delay_s = min(2 * delay_s, ATTACH_RETRY_MAX_S)
+        finally:
+            self._attaching.discard(peer_id)
 
     async def handle_sending_messages(self, peer_id: ID, stream: Any, queue: RpcQueue) -> None:
         try:

@@ -19,7 +19,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 from libp2p.peer.id import ID
@@ -34,10 +34,6 @@ from gossip.transport.exchange import Exchange
 from gossip.transport.links import Links, close_quietly
 from gossip.transport.stack import build_host, build_pubsub
 from gossip.transport.values import GossipMessage, PeerView, Serve, TransportConfig
-
-if TYPE_CHECKING:
-    # The stubs of trio-typing, which libp2p brings, hide trio's own types from the type checker.
-    from trio_typing import TaskStatus
 
 __all__ = ["GossipMessage", "PeerView", "Serve", "Transport", "TransportConfig", "open_transport"]
 
@@ -59,16 +55,18 @@ async def open_transport(node_key_seed: bytes, config: TransportConfig, *, serve
     """
     libp2p_patches.install()
     transport = Transport(node_key_seed, config, serve)
-    failure: Exception | None
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        failure = await nursery.start(transport._run)
-        if failure is None:
-            try:
+        nursery.start_soon(transport._run)
+        try:
+            await transport._started.wait()
+            if transport._listen_failure is None:
                 yield transport
-            except Exception as error:  # noqa: BLE001 raised again below, outside of the nursery's group
-                failure = error
-            finally:
-                transport._scope.cancel()
+        except Exception as error:  # noqa: BLE001 raised again below, outside of the nursery's group
+            failure = error
+        finally:
+            transport._closing.set()
+    failure = failure or transport._listen_failure
     if failure is not None:
         raise failure
 
@@ -87,6 +85,10 @@ class Transport:
         self._pace = TokenBucket(config.publish_per_s, config.publish_burst)
         self._publishing = trio.Lock()
         self._scope = trio.CancelScope(shield=True)
+        """Around all of libp2p; cancelled by ourselves alone, so that a farewell comes before the end."""
+        self._started = trio.Event()
+        self._closing = trio.Event()
+        self._listen_failure: ListenFailedError | None = None
         self._deliver: trio.MemorySendChannel[GossipMessage]
         self.messages: trio.MemoryReceiveChannel[GossipMessage]
         self._deliver, self.messages = trio.open_memory_channel(config.gossip_queue_max)
@@ -189,39 +191,41 @@ class Transport:
     def _on_connection_lost(self, peer_id: ID, muxed_conn: Any) -> None:
         self._pubsub.rehome(peer_id, muxed_conn)
 
-    async def _run(self, task_status: TaskStatus[Exception | None]) -> None:
-        # Shielded: cancelled by `open_transport` alone, so that what libp2p raises while it unwinds
-        # (an ExceptionGroup under traffic) meets our handler and not the caller's.
+    async def _run(self) -> None:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._links.start(nursery)
                     async with self._host.run(self._listen):
-                        await self._run_listening(task_status)
+                        await self._run_listening()
         except Exception:
+            # What libp2p raises while it unwinds (an ExceptionGroup under traffic) is not the caller's.
             if not self._scope.cancel_called:
                 raise
             log.debug("libp2p raised while it was shut down", exc_info=True)
 
-    async def _run_listening(self, task_status: TaskStatus[Exception | None]) -> None:
+    async def _run_listening(self) -> None:
         failed = [str(a) for a in self._listen if str(a) not in self._host.get_network().listeners]
         if failed:
-            task_status.started(ListenFailedError(f"{', '.join(failed)}: taken, or not an address of this host"))
-            self._scope.cancel()
-            return
-        async with background_trio_service(self._pubsub), background_trio_service(self._pubsub.router):
-            await self._pubsub.wait_until_ready()
-            await self._pubsub.subscribe(self._config.topic)
-            task_status.started(None)
-            try:
-                await trio.sleep_forever()
-            finally:
+            # Kept, not raised: libp2p would wrap it in groups on its way out.
+            self._listen_failure = ListenFailedError(f"{', '.join(failed)}: taken, or not an address of this host")
+        else:
+            async with background_trio_service(self._pubsub), background_trio_service(self._pubsub.router):
+                await self._pubsub.wait_until_ready()
+                await self._pubsub.subscribe(self._config.topic)
+                self._started.set()
+                await self._closing.wait()
                 await self._say_farewell()
+                self._scope.cancel()
+        self._started.set()
+        self._scope.cancel()
 
     async def _say_farewell(self) -> None:
-        # The library's own clean-up stops at its first await once it is cancelled, and leaves sockets.
+        # Seen: cancelled without it, the library leaves its sockets open, and peers notice by their health
+        # checks only.
+        self._links.set_roster({})
         swarm = self._host.get_network()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL_TIMEOUT_S):
+        with trio.move_on_after(FAREWELL_TIMEOUT_S):
             async with trio.open_nursery() as nursery:
                 for listener in list(swarm.listeners.values()):
                     nursery.start_soon(listener.close)

@@ -32,6 +32,7 @@ from contracts.errors import (
     MessageRefusedError,
 )
 from contracts.model import NANO
+from contracts.signing import SigningKey
 from contracts.wallet import Wallet
 from tests.contracts.chain_scene import (
     FUNDS,
@@ -327,5 +328,5 @@ class TestProofs:
 
 
 def test_pytoniq_is_quiet() -> None:
-    client = chain_servers._Client("127.0.0.1", 1, base64.b64encode(bytes(32)).decode())
+    client = chain_servers._Client("127.0.0.1", 1, base64.b64encode(SigningKey(bytes(32)).public).decode())
     assert not client.logger.isEnabledFor(logging.ERROR)
