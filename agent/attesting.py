@@ -13,6 +13,7 @@ Source: ATTESTATION, "Binding"; PROTOCOL, "Tally" (evidence).
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,11 +45,12 @@ from gossip.node import Node
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, PoolId
 
-RETRY_S = 5.0
+CHECK_INTERVAL_S = 5.0
 CONFIRM_INTERVAL_S = 0.5
 OWN_KEPT_MAX = 4
 VERDICTS_MAX = 8192
 ANCHORS_MAX = 8192
+COLLATERAL_MAX = 64
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +83,13 @@ class Attesting:
         self._journal = journal
         self._metrics = metrics
         self._own: list[OwnEvidence] = []
-        self._verdicts: dict[tuple[bytes, EvidenceBody], tuple[int, int] | None] = {}
+        self._verdicts: dict[bytes, tuple[int, int] | None] = {}
+        self._collateral: dict[bytes, Collateral] = {}
         self._anchors: dict[Anchor, bool] = {}
         self._refusals: dict[bytes, str] = {}
         self._error: str | None = None
+        self.proven = trio.Event()
+        """Set once this host's evidence stands in its log: work that becomes a record before counts nothing."""
 
     # The verdict, as the tally asks for it.
 
@@ -94,7 +99,7 @@ class Attesting:
         Raises:
             DataUnavailableError: its collateral or the word on its anchor is not here yet.
         """
-        key = (node_key, body)
+        key = _digest(node_key, body)
         if key not in self._verdicts:
             verdict = self._judge(node_key, body)
             _make_room(self._verdicts, VERDICTS_MAX)
@@ -108,14 +113,10 @@ class Attesting:
         if not self._anchors[anchor]:
             self._refuse(node_key, "its anchor is no block of the masterchain")
             return None
-        stored = self._journal.collateral(body.collateral_digest)
-        if stored is None:
-            missing = ObjectId(kind="collateral", id=body.collateral_digest)
-            raise DataUnavailableError("collateral is not here yet", frozenset({missing}))
         try:
             appraisal = appraise_evidence(
                 _evidence(body),
-                Collateral.from_json(stored),
+                self._collateral_of(body.collateral_digest),
                 self._policy,
                 network=self._pool.network,
                 pool=self._pool.account,
@@ -127,6 +128,22 @@ class Attesting:
             return None
         self._refusals.pop(node_key, None)
         return appraisal.valid_from_s, appraisal.valid_until_s
+
+    def _collateral_of(self, digest: bytes) -> Collateral:
+        """From memory, else from the journal: a few kilobytes by primary key, once per digest."""
+        if digest not in self._collateral:
+            stored = self._journal.collateral(digest)
+            if stored is None:
+                missing = ObjectId(kind="collateral", id=digest)
+                raise DataUnavailableError("collateral is not here yet", frozenset({missing}))
+            _make_room(self._collateral, COLLATERAL_MAX)
+            self._collateral[digest] = Collateral.from_json(stored)
+        return self._collateral[digest]
+
+    @property
+    def refused(self) -> Mapping[bytes, str]:
+        """Why the latest evidence of a participant was refused, by node key."""
+        return self._refusals
 
     def _refuse(self, node_key: bytes, reason: str) -> None:
         self._refusals[node_key] = reason
@@ -140,7 +157,7 @@ class Attesting:
             for wanted in [w for w in node.machine.wanted if isinstance(w, Anchor)]:
                 try:
                     await self._confirm(chain, wanted)
-                except ChainUnavailableError as error:
+                except ContractsError as error:
                     log.debug("anchor %d cannot be looked up now: %s", wanted.seqno, error)
                 else:
                     await node.handle(DataArrived())
@@ -173,14 +190,18 @@ class Attesting:
                 if self._due_in_s(node.now_s()) <= 0:
                     await self._prove(node, chain)
             except (AttestationError, ContractsError, DataUnavailableError) as error:
+                if self._error != str(error):
+                    log.error("no evidence can be made, work earns nothing meanwhile: %s", error)
                 self._error = str(error)
-                log.error(
-                    "no evidence can be made, work earns nothing meanwhile; next try in %.0f s: %s", RETRY_S, error
-                )
-                await trio.sleep(RETRY_S)
             else:
                 self._error = None
-                await trio.sleep(max(self._due_in_s(node.now_s()), RETRY_S))
+                self.proven.set()
+            # Short naps, by the wall clock: a machine that slept wakes up with evidence that is due.
+            await trio.sleep(CHECK_INTERVAL_S)
+
+    def is_valid(self, now_s: int) -> bool:
+        """Whether own evidence is in force."""
+        return bool(self._own) and now_s <= self._own[-1].until_s
 
     def _due_in_s(self, now_s: int) -> float:
         """Seconds until new evidence is due (rule 1); not positive without any in force."""
@@ -232,7 +253,7 @@ class Attesting:
         """Own evidence and who is refused, for the status."""
         latest = self._own[-1] if self._own else None
         return {
-            "valid": latest is not None and now_s <= latest.until_s,
+            "valid": self.is_valid(now_s),
             "valid_until_s": latest.until_s if latest is not None else None,
             "error": self._error,
             "refused": {key.hex(): reason for key, reason in self._refusals.items()},
@@ -279,6 +300,13 @@ def _evidence(body: EvidenceBody) -> Evidence:
         anchor_root_hash=body.anchor_root_hash,
         anchor_time_s=body.anchor_time_s,
     )
+
+
+def _digest(node_key: bytes, body: EvidenceBody) -> bytes:
+    """Names a piece of evidence in 32 bytes instead of the many that it has."""
+    parts = (body.quote, body.gpu_report or b"", body.collateral_digest, body.anchor_root_hash)
+    numbers = f"{body.gpu_report is None} {body.anchor_seqno} {body.anchor_time_s}".encode()
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (node_key, numbers, *parts))).digest()
 
 
 def _anchor(body: EvidenceBody) -> Anchor:

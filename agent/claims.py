@@ -5,6 +5,7 @@ Whatever they say is held against the payload hash on chain.
 
 from __future__ import annotations
 
+from agent.client import NoAgentError, ask_agent
 from agent.config import Config
 from agent.errors import JournalError, OperationError
 from agent.identity import load_key
@@ -21,12 +22,13 @@ async def landed_settlement(chain: Chain, config: Config) -> Settlement:
 
     Raises:
         OperationError: none has landed, or this agent does not know it (yet).
+        KeyFileError: no agent runs, and its node key, which opens the journal, cannot be read.
         ContractsError: the chain does not answer.
     """
     landed = (await PoolReader(chain, config.pool.contract).rewards()).landed
     if landed.epoch == 0:
         raise OperationError("no epoch is settled yet; there is nothing to claim")
-    data = _from_agent(config) or _from_journal(config, landed.payload_hash)
+    data = _checkpoint(config, landed.payload_hash)
     if data is None:
         raise OperationError(f"this agent does not know the settlement of epoch {landed.epoch} yet; try again soon")
     try:
@@ -35,13 +37,11 @@ async def landed_settlement(chain: Chain, config: Config) -> Settlement:
         raise OperationError(f"this agent has not caught up with epoch {landed.epoch} yet: {error}") from error
 
 
-def _from_agent(config: Config) -> bytes | None:
-    from agent.commands import ask_agent
-
+def _checkpoint(config: Config, payload_hash: bytes) -> bytes | None:
     try:
-        return ask_agent(config, "/-/checkpoint")
-    except OperationError:
-        return None  # not running: its journal is free to be read
+        return ask_agent(config, f"/-/checkpoint?payload_hash={payload_hash.hex()}")
+    except NoAgentError:
+        return _from_journal(config, payload_hash)  # nothing runs: its journal is free to be read
 
 
 def _from_journal(config: Config, payload_hash: bytes) -> bytes | None:
@@ -50,7 +50,7 @@ def _from_journal(config: Config, payload_hash: bytes) -> bytes | None:
     try:
         journal = open_journal(config.journal_file, node_key=node_key, pool=pool)
     except JournalError as error:
-        raise OperationError(f"neither the running agent nor its journal can be asked: {error}") from error
+        raise OperationError(f"no agent answers, and its journal cannot be read: {error}") from error
     try:
         return journal.checkpoint(payload_hash)
     finally:

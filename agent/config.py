@@ -2,7 +2,7 @@
 
 Decides whether a file is a config. Unknown keys, wrong types and values out of range are refused with one
 line that names file, key and expectation. Relative paths are relative to the file's folder. Secrets are
-never in here, only the paths of key files.
+never in here, only the paths of key files. The software platform is refused on TON's public networks.
 
 Source: ARCHITECTURE, "Choices already made" (settings).
 """
@@ -13,8 +13,11 @@ import base64
 import binascii
 import re
 import tomllib
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +26,11 @@ from contracts.errors import InvalidValueError
 from contracts.model import Address
 
 NETWORKS = {"mainnet": -239, "testnet": -3}
+TCP_ADDRESS_EXAMPLE = "a multiaddr like /ip4/203.0.113.7/tcp/4001"
+
+_TCP_ADDRESS = re.compile(
+    r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[0-9A-Za-z.:_-]{1,253})/tcp/(?P<port>[0-9]{1,5})(?:/p2p/[0-9A-Za-z]{1,128})?"
+)
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -151,6 +159,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.parent / Path(name).expanduser()
 
     @property
+    def wallet_lock_file(self) -> Path:
+        """Held while the wallet sends: by the agent, or by a command beside it."""
+        return self.data_dir / "wallet.lock"
+
+    @property
     def journal_file(self) -> Path:
         return self.data_dir / "journal.sqlite"
 
@@ -162,10 +175,19 @@ def load_config(path: Path) -> Config:
         ConfigError: missing, not TOML, or a key is unknown, missing, of a wrong type or out of range.
     """
     try:
-        tree = tomllib.loads(path.read_text())
+        text = path.read_text()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; `gpupool init` writes a first one") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """Read a config's text; `path` is where it stands, or shall stand. Raises as `load_config` does."""
+    try:
+        tree = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
         file = msgspec.convert(tree, _File)
@@ -198,14 +220,20 @@ def _require_ranges(path: Path, file: _File) -> None:
         require(file.pool.contract.workchain == 0, "pool.address", "an address in workchain 0")
     except InvalidValueError as error:
         raise ConfigError(f"{path}: pool.address: {error}") from error
+    if file.pool.global_id in NETWORKS.values():
+        # "software" is the only provider so far; whoever holds its root can prove anything.
+        raise ConfigError(
+            f"{path}: attestation.provider: the software platform counts on development networks only, not on "
+            f"{network}; providers for hardware are not there yet"
+        )
     require(bool(file.chain.liteservers), "chain.liteservers", "at least one liteserver")
     for i, server in enumerate(file.chain.liteservers):
+        require(bool(server.host), f"chain.liteservers[{i}].host", "a host name or address")
         require(0 < server.port < 65536, f"chain.liteservers[{i}].port", "a port, 1 to 65535")
         require(_is_base64_key(server.public_key), f"chain.liteservers[{i}].public_key", "32 bytes in base64")
-    for i, peer in enumerate(file.p2p.peers):
-        require(_is_hex_key(peer.node_key), f"p2p.peers[{i}].node_key", "64 hex digits")
+    _require_p2p(require, file.p2p)
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
-    require(file.engine.url.startswith(("http://", "https://")), "engine.url", "an http:// or https:// URL")
+    require(_is_http_url(file.engine.url), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
     require(file.chain.trust_level in (1, 2), "chain.trust_level", "1 or 2")
     require(0.1 <= file.chain.timeout_s <= 9, "chain.timeout_s", "0.1 to 9 seconds")
     positive = {
@@ -218,6 +246,45 @@ def _require_ranges(path: Path, file: _File) -> None:
     }
     for key, value in positive.items():
         require(0.1 <= value <= 86_400, key, "0.1 to 86400 seconds")
+
+
+def _require_p2p(require: Callable[[bool, str, str], None], table: P2pTable) -> None:
+    for name, addresses in (("listen", table.listen), ("announce", table.announce)):
+        for i, address in enumerate(addresses):
+            require(is_tcp_address(address), f"p2p.{name}[{i}]", TCP_ADDRESS_EXAMPLE)
+    for i, peer in enumerate(table.peers):
+        require(_is_hex_key(peer.node_key), f"p2p.peers[{i}].node_key", "64 hex digits")
+        for k, address in enumerate(peer.addresses):
+            require(is_tcp_address(address), f"p2p.peers[{i}].addresses[{k}]", TCP_ADDRESS_EXAMPLE)
+
+
+def is_tcp_address(text: str) -> bool:
+    """Whether this is a multiaddr that the transport can use: an address or name, TCP, perhaps a peer id.
+
+    By itself, not through the transport: that would load libp2p for every command.
+    """
+    found = _TCP_ADDRESS.fullmatch(text)
+    if found is None or int(found["port"]) > 65535:
+        return False
+    try:
+        match found["kind"]:
+            case "ip4":
+                IPv4Address(found["host"])
+            case "ip6":
+                IPv6Address(found["host"])
+            case _:
+                return ":" not in found["host"]
+    except ValueError:
+        return False
+    return True
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False  # brackets that do not close, a port out of range
 
 
 def _is_base64_key(text: str) -> bool:

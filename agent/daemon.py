@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from agent.attesting import Attesting, open_attesting
+from agent.attesting import open_attesting
 from agent.config import Config
 from agent.errors import ConfigError, PoolMismatchError
 from agent.gossiping import Gossiping, join_pool
@@ -48,6 +48,7 @@ VERSION = metadata.version("gpupool-agent")
 HOUSEKEEPING_S = 2.0
 CHAIN_RETRY_S = 2.0
 STALE_AFTER_S = 120
+STUCK_AFTER_S = 60
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Agent:
         self.measuring = Measuring(config.engine, self.policy.work.window_max_s, self.journal, self.metrics, self.now_s)
         self.node: Node | None = None
         self.settling: Settling | None = None
-        self.attesting: Attesting | None = None
+        self.attesting = open_attesting(config, self.policy, self.pool, self.journal, self.metrics)
         self.gossiping: Gossiping | None = None
         self.is_own_log_known = False
 
@@ -113,7 +114,7 @@ class Agent:
         """Everything that needs the chain, in the order in which it can begin."""
         self.settling = settling = self._open_settling(chain)
         operators = await self._first_look(settling)
-        self.attesting = attesting = open_attesting(self.config, self.policy, self.pool, self.journal, self.metrics)
+        attesting = self.attesting
         self.node = node = open_node(
             self.key,
             self.pool,
@@ -125,6 +126,7 @@ class Agent:
         )
         async with join_pool(node, self.config.p2p, self.metrics) as gossiping, trio.open_nursery() as nursery:
             self.gossiping = gossiping
+            node.on_settled = settling.note_settled
             gossiping.set_roster(self._roster())
             nursery.start_soon(gossiping.run)
             nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(self._roster()))
@@ -137,11 +139,18 @@ class Agent:
             self.notifier.ready("taking part")
             log.info("taking part from record %d on", node.logs[self.key.public].head.seq + 1)
             nursery.start_soon(attesting.renew, node, chain)
+            await attesting.proven.wait()
             nursery.start_soon(self.measuring.append_windows, node, attesting.covering)
 
     def _open_settling(self, chain: Chain) -> Settling:
         table = self.config.chain
-        wallet = Wallet(chain, self.wallet_key.seed, self.config.wallet.version, global_id=self.pool.network)
+        wallet = Wallet(
+            chain,
+            self.wallet_key.seed,
+            self.config.wallet.version,
+            global_id=self.pool.network,
+            lock_file=self.config.wallet_lock_file,
+        )
         return Settling(
             chain,
             PoolReader(chain, self.config.pool.contract),
@@ -196,7 +205,8 @@ class Agent:
 
     async def _keep_house(self, node: Node, gossiping: Gossiping) -> None:
         while True:
-            update_metrics(self.metrics, node, gossiping, self.now_s())
+            update_metrics(self.metrics, node, gossiping, self.attesting, self.now_s())
+            self.metrics.windows_waiting.set(await trio.to_thread.run_sync(self.journal.windows_waiting))
             if self._healthy() is None:
                 self.notifier.watchdog()
             await trio.sleep(HOUSEKEEPING_S)
@@ -206,9 +216,10 @@ class Agent:
         return agent_status(self, self.now_s())
 
     def _healthy(self) -> str | None:
-        view = self.settling.view if self.settling is not None else None
-        if view is not None and view.block is not None and self.now_s() - view.block.time_s > STALE_AFTER_S:
-            return f"the last block seen is {self.now_s() - view.block.time_s} s old"
+        """Whether this process does what it can do alone; what it needs from others is a matter of readiness."""
+        silent_s = trio.current_time() - self.measuring.advanced_s
+        if silent_s > STUCK_AFTER_S + 3 * self.config.engine.sample_interval_s:
+            return f"the meter has not come round for {silent_s:.0f} s"
         return None
 
     @property
@@ -218,17 +229,23 @@ class Agent:
         return view is not None and any(p.node_key == self.key.public for p in view.participants)
 
     def _ready(self) -> str | None:
-        if self.settling is None or self.settling.view.state is None:
+        """Whether the pool can count on this node now, and the work that it does counts."""
+        view = self.settling.view if self.settling is not None else None
+        if view is None or view.state is None or view.block is None:
             return "waiting for the chain"
-        if not self.is_registered:
-            return "this node key is not registered in the pool: gpupool pool register"
-        if not self.is_own_log_known:
-            return "waiting for operators of more than two thirds of the weight"
-        return self.settling.view.error
+        reasons = [
+            (view.error is not None, f"the chain: {view.error}"),
+            (self.now_s() - view.block.time_s > STALE_AFTER_S, "the last block seen is too old"),
+            (not self.is_registered, "this node key is not registered in the pool: gpupool pool register"),
+            (not self.is_own_log_known, "waiting for operators of more than two thirds of the weight"),
+            (not self.attesting.is_valid(self.now_s()), "no evidence in force: work earns nothing"),
+            (self.measuring.measured.error is not None, f"the engine: {self.measuring.measured.error}"),
+        ]
+        return next((reason for holds, reason in reasons if holds), None)
 
     def _probes(self) -> Probes:
         return Probes(
-            healthy=self._healthy, ready=self._ready, status=self.status, checkpoint=self.journal.last_checkpoint
+            healthy=self._healthy, ready=self._ready, status=self.status, checkpoint=self.journal.find_checkpoint
         )
 
     def _web_config(self) -> WebConfig:
@@ -256,3 +273,4 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
         async for number in signals:
             log.info("%s: stopping", signal.Signals(number).name)
             scope.cancel()
+            return  # a second signal ends the process at once

@@ -7,7 +7,7 @@ Source: PROTOCOL, "Spreading"; TRANSPORT.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -65,14 +65,16 @@ class Gossiping:
             await self.transport.publish(data)
 
     async def _save_witness(self) -> None:
-        while True:
-            await trio.sleep(WITNESS_SAVE_S)
-            await trio.to_thread.run_sync(self.node.store.keep_witness, dict(self.node.witness.seconds))
+        try:
+            while True:
+                await trio.sleep(WITNESS_SAVE_S)
+                await self._save()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._save()
 
-
-def drops(node: Node, transport: Transport) -> Mapping[str, int]:
-    """Everything refused or lost so far, by reason."""
-    return {**{f"transport: {name}": count for name, count in transport.counters.items()}, **node.drops}
+    async def _save(self) -> None:
+        await trio.to_thread.run_sync(self.node.store.keep_witness, dict(self.node.witness.seconds))
 
 
 @asynccontextmanager

@@ -28,18 +28,33 @@ def create_key(path: Path) -> SigningKey:
     """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(aside, path)  # whole or not at all, and never over another key
+        finally:
+            aside.unlink()
+        sync_folder(path.parent)
     except FileExistsError:
         raise KeyFileError(f"{path}: exists already; a key is never overwritten") from None
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
     return SigningKey(key.private_bytes_raw())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_key(path: Path) -> SigningKey:

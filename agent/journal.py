@@ -32,7 +32,7 @@ from gossip.wire import kind_of
 SCHEMA_VERSION = 1
 EPOCHS_KEPT = 16
 """Messages and checkpoints of older settled epochs, and records behind their cuts, are forgotten."""
-READ_BATCH = 500
+READ_BATCH = 100
 WINDOWS_KEPT = 10_000
 """Closed windows that wait to become records, while the own log is not known yet: a week of them."""
 
@@ -85,7 +85,7 @@ def open_journal(path: Path, *, node_key: bytes, pool: PoolId) -> Journal:
     if not path.exists():
         raise JournalError(
             f"{path}: missing. A new agent: run `gpupool init`. A lost disk: restore the newest backup of this file; "
-            "without one, register a new node key, because this one may have signed records that are gone"
+            "without one, start anew with a new wallet and node key: this key may have signed records that are gone"
         )
     with ExitStack() as stack:
         try:
@@ -130,7 +130,7 @@ def _unreadable(path: Path, error: sqlite3.Error) -> str:
 
 
 def _damaged(path: Path, detail: str) -> str:
-    return f"{path}: damaged ({detail}). Restore the newest backup, or register a new node key and start anew"
+    return f"{path}: damaged ({detail}). Restore the newest backup, or start anew with a new wallet and node key"
 
 
 class Journal:
@@ -151,9 +151,14 @@ class Journal:
 
     def append_own(self, record: Record, window: int | None = None) -> None:
         with self._transaction() as database:
-            (last,) = database.execute("SELECT max(seq) FROM record WHERE node_key = ?", (record.node_key,)).fetchone()
-            if last is not None and record.seq <= last:
+            last = database.execute(
+                "SELECT seq, hash FROM record WHERE node_key = ? ORDER BY seq DESC LIMIT 1", (record.node_key,)
+            ).fetchone()
+            if last is not None and record.seq <= last[0]:
                 raise JournalError(f"{self._path}: own record {record.seq} exists already; not signing a second one")
+            # A gap is a log that peers knew further: it goes on from the settled base.
+            if last is not None and record.seq == last[0] + 1 and record.prev_hash != last[1]:
+                raise JournalError(f"{self._path}: own record {record.seq} does not follow the one before it")
             database.execute("INSERT INTO record VALUES (?, ?, ?, ?)", _row(record))
             if window is not None:
                 database.execute("DELETE FROM window WHERE id = ?", (window,))
@@ -165,14 +170,16 @@ class Journal:
     def records(self, node_key: bytes, first: int, last: int) -> Iterator[bytes]:
         # Pages by number, so that the lock is not held while the reader does something else.
         while first <= last:
-            rows = self._read(
-                "SELECT seq, wire FROM record WHERE node_key = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",
-                (node_key, first, min(last, first + READ_BATCH - 1), 8 * READ_BATCH),
-            )
-            yield from (wire for _, wire in rows)
-            if not rows:
+            (end,) = self._read(
+                "SELECT max(seq) FROM (SELECT DISTINCT seq FROM record WHERE node_key = ? AND seq BETWEEN ? AND ? "
+                "ORDER BY seq LIMIT ?)",
+                (node_key, first, last, READ_BATCH),
+            )[0]
+            if end is None:
                 return
-            first = rows[-1][0] + 1
+            query = "SELECT wire FROM record WHERE node_key = ? AND seq BETWEEN ? AND ? ORDER BY seq"
+            yield from (wire for (wire,) in self._read(query, (node_key, first, end)))
+            first = end + 1
 
     def all_records(self) -> Iterator[bytes]:
         for (node_key,) in self._read("SELECT DISTINCT node_key FROM record"):
@@ -210,6 +217,10 @@ class Journal:
     def last_landed(self) -> Settlement | None:
         rows = self._read("SELECT checkpoint, payload_hash FROM landed ORDER BY epoch DESC LIMIT 1")
         return self._settlement(*rows[0]) if rows else None
+
+    def find_checkpoint(self, payload_hash: bytes | None) -> bytes | None:
+        """Bytes of the settlement with this payload hash; of the last one for None."""
+        return self.last_checkpoint() if payload_hash is None else self.checkpoint(payload_hash)
 
     def last_checkpoint(self) -> bytes | None:
         """Bytes of the last landed settlement."""
@@ -251,12 +262,21 @@ class Journal:
     def witness(self) -> Mapping[bytes, int]:
         return dict(self._read("SELECT node_key, seconds FROM witness"))
 
-    def keep_meter(self, source: str, state: bytes, windows: Sequence[bytes] = ()) -> None:
-        """Keep the counter state of a source together with the windows that it closed: each counts once."""
+    def keep_meter(self, source: str, state: bytes, windows: Sequence[bytes] = ()) -> int:
+        """Keep the counter state of a source together with the windows that it closed: each counts once.
+
+        Returns how many of the oldest windows had to give way (`WINDOWS_KEPT`).
+        """
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meter VALUES (?, ?)", (source, state))
             database.executemany("INSERT INTO window (body) VALUES (?)", [(window,) for window in windows])
-            database.execute("DELETE FROM window WHERE id <= (SELECT max(id) FROM window) - ?", (WINDOWS_KEPT,))
+            oldest = "DELETE FROM window WHERE id <= (SELECT max(id) FROM window) - ?"
+            return database.execute(oldest, (WINDOWS_KEPT,)).rowcount
+
+    def windows_waiting(self) -> int:
+        """How many closed windows are no records yet."""
+        waiting: int = self._read("SELECT count(*) FROM window")[0][0]
+        return waiting
 
     def next_window(self) -> tuple[int, bytes] | None:
         """The oldest closed window that is no record yet: its number, for `append_own`, and its bytes."""

@@ -3,7 +3,7 @@
 Decides how events are rendered and what never appears in them. Values may come from peers, so nothing in a
 line is trusted to be short or printable.
 
-1. An event is a constant text and named values: `log.info("epoch settled", epoch=7)`. Times are UTC.
+1. A line has a time (UTC), a level, the module's name and an event; named values are members of their own.
 2. A value whose name says that it is secret is not written. Bytes are shown by their first 8 bytes, which
    is enough to tell keys and hashes apart and too little to leak one.
 3. Libraries log through the same lines, at WARNING and above only.
@@ -19,7 +19,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _LEVELS = ("debug", "info", "warning", "error")
-_QUIET = ("asyncio", "httpcore", "httpx", "hypercorn", "libp2p", "multiaddr", "pytoniq", "LiteClient", "LiteBalancer")
+_OURS = ("agent", "gossip", "attestation", "contracts")
 _SECRET_NAMES = frozenset({"authorization", "mnemonic", "passphrase", "password", "private_key", "secret", "seed"})
 _BYTES_SHOWN = 8
 _TEXT_MAX = 2048
@@ -57,12 +57,14 @@ def setup_logging(level: str = "info", *, stream: TextIO | None = None, console:
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level.upper())
-    for name in _QUIET:
-        library = logging.getLogger(name)
-        library.handlers = []
-        library.propagate = True
-        library.setLevel(logging.WARNING)
+    root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())
+    for name, library in logging.root.manager.loggerDict.items():
+        # A library that set a level or a handler of its own while it was imported is brought back in line.
+        if isinstance(library, logging.Logger) and name.partition(".")[0] not in _OURS:
+            library.handlers, library.propagate = [], True
+            library.setLevel(library.level if library.level > logging.WARNING else logging.NOTSET)
 
 
 def _presentable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

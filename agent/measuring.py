@@ -62,6 +62,8 @@ class Measuring:
         self._now_s = now_s
         self.measured = Measured()
         self._closed = trio.Event()
+        self.advanced_s = float("inf")
+        """When the loop last came round (trio time); infinite before it started."""
 
     async def run(self) -> None:
         """Sample for ever. Cancelled, the open window is kept and goes on at the next start."""
@@ -71,6 +73,7 @@ class Measuring:
             while True:
                 state = await self._sample_once(client, state)
                 self._metrics.loop_advanced.set("measure", self._now_s())
+                self.advanced_s = trio.current_time()
                 await trio.sleep(self._config.sample_interval_s)
 
     async def append_windows(self, node: Node, evidence: Callable[[int, int], bytes | None]) -> None:
@@ -107,7 +110,9 @@ class Measuring:
             self._failed(error)
             state, windows = observe(state, None, now_s, self._limits)
         closed = [msgspec.json.encode(window) for window in windows]
-        await trio.to_thread.run_sync(self._journal.keep_meter, SOURCE, encode_state(state), closed)
+        lost = await trio.to_thread.run_sync(self._journal.keep_meter, SOURCE, encode_state(state), closed)
+        if lost:
+            log.error("%d work windows were lost: the own log could not be written for too long", lost)
         for window in windows:
             self._count(window)
         if windows:

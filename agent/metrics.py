@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 NAMESPACE = "gpupool"
 REASONS_MAX = 64
-PEERS_MAX = 256
+PEERS_MAX = 1024
 OTHER = "other"
 
 # A second series per counter that nobody here asks for.
@@ -101,23 +101,25 @@ class Metrics:
         self._build.info({"version": version})
 
         self.dropped = self._bounded_counter("dropped", "What was refused, by reason", "reason", REASONS_MAX)
+        self.transport_events = self._bounded_counter(
+            "transport_events", "What the transport counts: dials, duplicates, limits, by name", "event", REASONS_MAX
+        )
         self.peers = self._gauge("peers", "Connected peers")
         self.peer_last_heard = self._bounded_gauge(
             "peer_last_heard_timestamp_seconds", "When a roster peer was last heard", "peer", PEERS_MAX
         )
 
         self.records = self._bounded_counter(
-            "records",
-            "Records taken from peers: verified, and by where they stood in their logs",
-            "outcome",
-            REASONS_MAX,
+            "records", "Verified records of peers, by where they stood in their logs", "placement", REASONS_MAX
         )
+        self.windows_waiting = self._gauge("work_windows_waiting", "Closed work windows that are no records yet")
+        self.evidence_refused = self._gauge("evidence_refused", "Participants whose evidence this node refuses")
         self.log_head = self._gauge("log_head_seq", "Sequence number of the own log's last record")
 
         self.evidence_valid_until = self._gauge(
             "evidence_valid_until_timestamp_seconds", "Until when the own evidence in force holds"
         )
-        self.measured = self._bounded_counter("measured", "Work measured, by unit", "unit", REASONS_MAX)
+        self.measured = self._bounded_counter("work_measured", "Work measured, by unit", "unit", REASONS_MAX)
         self.gap_seconds = self._counter("gap_seconds", "Seconds in which the source was not watched")
         self.source_errors = self._bounded_counter(
             "source_errors", "Readings of the source that failed, by reason", "reason", REASONS_MAX
@@ -135,9 +137,17 @@ class Metrics:
         self.settled_epoch = self._gauge("settled_epoch", "Last epoch settled on chain")
         self.settled_time = self._gauge("settled_timestamp_seconds", "When that epoch landed")
         self.chain_head_time = self._gauge("chain_head_timestamp_seconds", "Time of the latest masterchain block seen")
-        self.submissions = self._bounded_counter(
-            "submissions", "Certificates sent to the chain, by outcome", "outcome", REASONS_MAX
+        self.sent = Counter(
+            "chain_actions",
+            "What the chain was asked for in this node's turn, by action and outcome",
+            ("action", "outcome"),
+            namespace=NAMESPACE,
+            registry=self.registry,
         )
+        self.chain_errors = self._bounded_counter(
+            "chain_errors", "Looks at the chain that failed", "reason", REASONS_MAX
+        )
+        self.wallet_balance = self._gauge("wallet_balance_ton", "What the wallet holds for fees")
         self.loop_advanced = self._bounded_gauge(
             "loop_last_advance_timestamp_seconds", "When a service loop last got something done", "loop", 16
         )

@@ -32,7 +32,7 @@ def status_text(status: dict[str, Any]) -> str:
         lines.append("log       waiting for operators to say how far they know it")
     if close is not None:
         lines.append(
-            f"close     epoch {close['epoch']}: view {close['view']}, {close['observations']} observations, "
+            f"close     epoch {close['epoch']}: view {'-' if close['view'] is None else close['view']}, {close['observations']} observations, "
             f"attested {close['attested_weight']} of {close['total_weight']}"
             + (", certified" if close["certified"] else "")
         )

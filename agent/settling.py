@@ -12,8 +12,9 @@ Source: PROTOCOL, "Epoch close" steps 1, 6, 7.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -22,10 +23,10 @@ from agent.metrics import Metrics
 from contracts import certificate, fees, layout
 from contracts.chain import Block, Chain
 from contracts.errors import ChainUnavailableError, ContractsError
-from contracts.model import CertificateDomain, OpenEpoch, OperatorSet, Participant, PoolState, RewardsState
+from contracts.model import NANO, CertificateDomain, OpenEpoch, OperatorSet, Participant, PoolState, RewardsState
 from contracts.reader import PoolReader
 from contracts.wallet import OutMessage, Wallet
-from gossip.epoch_events import Advanced, ChainView, Finalize, Settled, Submit
+from gossip.epoch_events import Advanced, ChainView, Finalize, Submit
 from gossip.node import Node
 from gossip.policy import PoolPolicy
 from gossip.settlement import Settlement
@@ -108,6 +109,8 @@ class Settling:
             if view.state.policy_hash != self._policy.hash:
                 log.error("the policy file is not the one that the pool agreed on; this agent cannot attest")
         view.rewards, view.block = await self._reader.rewards(block), block
+        if view.balance_nanoton is not None:
+            self._metrics.wallet_balance.set(view.balance_nanoton / NANO)
         self._metrics.chain_head_time.set(block.time_s)
         self._metrics.epoch.set(view.rewards.current_epoch)
 
@@ -115,13 +118,11 @@ class Settling:
         """Send what the machine asks for, one thing at a time, for ever. A failure is left to the next turn."""
         async for action in node.chain_actions:
             match action:
-                case Settled(settlement):
-                    self._record(settlement)
                 case Finalize(epoch):
-                    await self._attempt(f"finalize epoch {epoch}", self._finalize, epoch)
+                    await self._attempt("finalize", epoch, functools.partial(self._finalize, epoch))
                 case Submit():
                     epoch = action.settlement.payload.epoch
-                    await self._attempt(f"submit the certificate of epoch {epoch}", self._submit, action)
+                    await self._attempt("submit", epoch, functools.partial(self._submit, action))
 
     async def _tell(self, node: Node) -> None:
         view = self.view
@@ -196,17 +197,18 @@ class Settling:
         block = await self._chain.head()
         return block, await self._reader.rewards(block)
 
-    async def _attempt(self, what: str, send: Callable[..., object], argument: object) -> None:
+    async def _attempt(self, what: str, epoch: int, send: Callable[[], Awaitable[str]]) -> None:
         try:
-            outcome = await send(argument)  # type: ignore[misc]
+            outcome = await send()
         except ContractsError as error:
             outcome = "failed"
-            log.warning("could not %s, trying again at the next turn: %s", what, error)
+            log.warning("could not %s epoch %d, trying again at the next turn: %s", what, epoch, error)
         else:
-            log.info("%s: %s", what, outcome)
-        self._metrics.submissions.inc(f"{what.split()[0]}: {outcome}")
+            log.info("%s epoch %d: %s", what, epoch, outcome)
+        self._metrics.sent.labels(what, outcome).inc()
 
-    def _record(self, settlement: Settlement) -> None:
+    def note_settled(self, settlement: Settlement) -> None:
+        """Tell people and metrics that a settlement landed."""
         payload = settlement.payload
         self.settled = [*self.settled[-15:], settlement]
         self._metrics.settled_epoch.set(payload.epoch)
@@ -225,6 +227,7 @@ class Settling:
         )
 
     def _unavailable(self, error: ContractsError) -> None:
+        self._metrics.chain_errors.inc(type(error).__name__)
         if self.view.error is None:
             kind = "is away" if isinstance(error, ChainUnavailableError) else "does not show the pool"
             log.warning("the chain %s; trying again every %.0f s: %s", kind, RETRY_S, error)

@@ -1,6 +1,9 @@
 """`gpupool init`: makes what a new agent needs, and never overwrites what is there.
 
-Keys first, then the config, last the journal: an agent whose init was cut short says what is missing.
+1. The answers are checked before anything is made.
+2. Then come the keys, the journal, and last the config: while there is none, init may be run again, and goes
+   on with the keys and the journal that are there.
+3. A journal of another key or pool is refused, like everywhere.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.config import Config, load_config
+from agent.config import Config, parse_config
 from agent.errors import ConfigError
 from agent.identity import create_key, load_key
-from agent.journal import create_journal
+from agent.journal import create_journal, open_journal
 from contracts.signing import SigningKey
 from gossip.records import PoolId
 
@@ -43,6 +46,7 @@ class Answers:
     software_root_file: str
     data_dir: str = "data"
     listen: Sequence[str] = ("/ip4/0.0.0.0/tcp/4001",)
+    announce: Sequence[str] = ()
     peers: Sequence[Peer] = ()
     web_port: int = 9464
     more: Mapping[str, Mapping[str, str | int | float]] = field(default_factory=dict)
@@ -58,44 +62,47 @@ class NewAgent:
     wallet_key: SigningKey
 
 
+def init_agent(directory: Path, answers: Answers) -> NewAgent:
+    """Make keys, journal and config in `directory`.
+
+    Raises:
+        ConfigError: a config is there already, an answer is not allowed in one, or it cannot be written.
+        KeyFileError, JournalError: a key or the journal cannot be made, or belongs to something else.
+    """
+    path = directory / CONFIG_NAME
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; edit it, or name another --dir")
+    text = config_text(answers)
+    config = parse_config(text, path)
+    node, wallet = make_keys(directory)
+    _make_journal(config, node)
+    draft = path.with_suffix(".new")
+    try:
+        draft.write_text(text)
+        draft.rename(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return NewAgent(config=config, node_key=node, wallet_key=wallet)
+
+
 def make_keys(directory: Path) -> tuple[SigningKey, SigningKey]:
     """Node key and wallet key in `directory`: those that are there, new ones where there are none.
 
     Raises:
         KeyFileError: a key file cannot be read or written, or is readable by others.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     paths = (directory / NODE_KEY_NAME, directory / WALLET_KEY_NAME)
     node, wallet = (load_key(path) if path.exists() else create_key(path) for path in paths)
     return node, wallet
 
 
-def init_agent(directory: Path, answers: Answers) -> NewAgent:
-    """Make keys, config and journal in `directory`.
-
-    Raises:
-        ConfigError: a config is there already, or an answer is not allowed in one.
-        KeyFileError, JournalError: a key or the journal cannot be made, or the journal exists.
-    """
-    path = directory / CONFIG_NAME
-    if path.exists():
-        raise ConfigError(f"{path}: exists already; edit it, or name another --dir")
-    node, wallet = make_keys(directory)
-    text = config_text(answers)
-    draft = path.with_suffix(".new")
-    draft.write_text(text)
-    try:
-        config = load_config(draft)
-        create_journal(
-            config.journal_file,
-            node_key=node.public,
-            pool=PoolId(config.pool.global_id, config.pool.contract.account),
-        )
-    except BaseException:
-        draft.unlink()
-        raise
-    draft.rename(path)
-    return NewAgent(config=load_config(path), node_key=node, wallet_key=wallet)
+def _make_journal(config: Config, node: SigningKey) -> None:
+    """A new journal, unless the one of this very key and pool is there: from an init that was cut short."""
+    pool = PoolId(config.pool.global_id, config.pool.contract.account)
+    if config.journal_file.exists():
+        open_journal(config.journal_file, node_key=node.public, pool=pool).close()
+    else:
+        create_journal(config.journal_file, node_key=node.public, pool=pool)
 
 
 def config_text(answers: Answers) -> str:
@@ -111,7 +118,7 @@ def config_text(answers: Answers) -> str:
         },
         "identity": {"node_key_file": NODE_KEY_NAME},
         "wallet": {"key_file": WALLET_KEY_NAME},
-        "p2p": {"listen": list(answers.listen)},
+        "p2p": {"listen": list(answers.listen), "announce": list(answers.announce)},
         "web": {"port": answers.web_port},
     }
     for name, keys in answers.more.items():

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from agent.gossiping import Gossiping, drops
+from agent.attesting import Attesting
+from agent.gossiping import Gossiping
 from agent.measuring import Measuring
 from agent.metrics import Metrics
 from agent.settling import Settling
@@ -31,29 +32,34 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "is_registered": agent.is_registered,
         "is_own_log_known": agent.is_own_log_known,
         "chain": _chain(agent.settling, now_s),
-        "evidence": attesting.status(now_s) if attesting is not None else None,
+        "evidence": attesting.status(now_s),
         "work": _work(agent.measuring, node),
         "peers": _peers(gossiping),
         "close": _close(node),
         "settled": _settled(agent.settling, node),
-        "drops": drops(node, gossiping.transport) if node is not None and gossiping is not None else {},
+        "drops": dict(node.drops) if node is not None else {},
     }
 
 
-def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, now_s: int) -> None:
-    """Bring the gauges that follow other state up to date; called when they are scraped or every few seconds."""
-    metrics.dropped.follow(drops(node, gossiping.transport))
-    metrics.records.follow({**node.placed, "verified": node.verified})
+def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, attesting: Attesting, now_s: int) -> None:
+    """Bring the metrics that follow other state up to date; called every few seconds."""
+    metrics.dropped.follow(node.drops)
+    metrics.transport_events.follow(gossiping.transport.counters)
+    metrics.records.follow(node.placed)
+    metrics.evidence_refused.set(len(attesting.refused))
     peers = gossiping.transport.peers()
     metrics.peers.set(sum(peer.connected for peer in peers))
     for peer in peers:
-        if peer.in_roster and peer.last_heard_s is not None:
-            metrics.peer_last_heard.set(peer.node_key.hex()[:16], now_s - (trio.current_time() - peer.last_heard_s))
+        name = peer.node_key.hex()[:16]
+        if not peer.in_roster:
+            metrics.peer_last_heard.forget(name)
+        elif peer.last_heard_s is not None:
+            metrics.peer_last_heard.set(name, now_s - (trio.current_time() - peer.last_heard_s))
     metrics.log_head.set(node.logs[node.key.public].head.seq)
     progress = node.machine.progress()
+    metrics.view.set(0 if progress is None or progress.view is None else progress.view)
+    metrics.attested_weight.set(0 if progress is None else progress.attested_weight)
     if progress is not None:
-        metrics.view.set(-1 if progress.view is None else progress.view)
-        metrics.attested_weight.set(progress.attested_weight)
         metrics.quorum_weight.set(2 * progress.total_weight // 3 + 1)
 
 

@@ -61,8 +61,8 @@ class Probes:
     healthy: Callable[[], str | None]
     ready: Callable[[], str | None]
     status: Callable[[], Mapping[str, Any]]
-    checkpoint: Callable[[], bytes | None] = lambda: None
-    """Bytes of the last settlement that the node adopted: what a claim is proved from."""
+    checkpoint: Callable[[bytes | None], bytes | None] = lambda payload_hash: None
+    """Bytes of the settlement with this payload hash, or of the last one; may block for as long as the disk takes."""
 
 
 async def serve_web(
@@ -101,10 +101,16 @@ def web_app(registry: CollectorRegistry, probes: Probes) -> ASGIApp:
     async def status(_: Request) -> Response:
         return JSONResponse(dict(probes.status()))
 
-    async def checkpoint(_: Request) -> Response:
-        data = probes.checkpoint()
+    async def checkpoint(request: Request) -> Response:
+        """The last settlement, or `?payload_hash=<64 hex digits>`: what a claim is proved from."""
+        wanted = request.query_params.get("payload_hash")
+        try:
+            payload_hash = bytes.fromhex(wanted) if wanted is not None else None
+        except ValueError:
+            return PlainTextResponse("payload_hash: expected 64 hex digits\n", status_code=400)
+        data = await trio.to_thread.run_sync(probes.checkpoint, payload_hash)
         if data is None:
-            return PlainTextResponse("nothing is settled yet\n", status_code=404)
+            return PlainTextResponse("no such settlement here\n", status_code=404)
         return Response(data, media_type="application/octet-stream")
 
     pages = {

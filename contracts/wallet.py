@@ -9,7 +9,8 @@ Decides: the external message of a transfer, and when it counts as landed. Rules
    was cancelled or lost the chain may repeat the transfer: the same messages join the one in flight.
 4. The balance is checked first: wallets skip what they cannot pay, and still use up the number.
 
-Two processes must not share a wallet: each would take the other's transfer for its own.
+5. Processes that share a wallet share a lock file, and transfer one after the other.
+
 The seed is a secret: it appears in no error, `repr` or log.
 
 Source: `wallet-contract-v5` (W5 specification), `wallet-contract` v4r2; code cells as pytoniq has them.
@@ -17,8 +18,11 @@ Source: `wallet-contract-v5` (W5 specification), `wallet-contract` v4r2; code ce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytoniq_core
 import trio
@@ -42,6 +46,7 @@ SETTLE_S = 15
 """How long after its expiry a message may still show up: in a shard block that is not yet in a masterchain block."""
 RESEND_BLOCKS = 5
 BLOCK_WAIT_S = 30
+LOCK_POLL_S = 0.2
 FEES_RESERVE_NANOTON = 20_000_000
 """What a transfer must leave in the wallet for its own fees."""
 MESSAGES_MAX = {"v4r2": 4, "v5r1": 255}
@@ -82,8 +87,11 @@ class _InFlight:
 class Wallet:
     """A wallet contract of one key. Safe for concurrent transfers: they wait for each other."""
 
-    def __init__(self, chain: Chain, seed: bytes, version: str = "v5r1", *, global_id: int) -> None:
-        """Args: seed: Ed25519 seed, 32 bytes; version: `v5r1` or `v4r2`; global_id: the network's.
+    def __init__(
+        self, chain: Chain, seed: bytes, version: str = "v5r1", *, global_id: int, lock_file: Path | None = None
+    ) -> None:
+        """Args: seed: Ed25519 seed, 32 bytes; version: `v5r1` or `v4r2`; global_id: the network's; lock_file:
+        locked for the length of a transfer by every process that uses this wallet (rule 5).
 
         Raises:
             InvalidValueError: an argument is out of range (the seed is not shown).
@@ -96,6 +104,7 @@ class Wallet:
         self.global_id = global_id
         self._state_init = wallet_state_init(bytes(self._key.verify_key), version, global_id=global_id)
         self._lock = trio.Lock()
+        self._lock_file = lock_file
         self._in_flight: _InFlight | None = None
         self.address = Address(0, bytes(self._state_init.hash))
 
@@ -118,7 +127,7 @@ class Wallet:
         if not 1 <= len(messages) <= MESSAGES_MAX[self._version]:
             raise InvalidValueError(f"messages: expected 1 to {MESSAGES_MAX[self._version]}, got {len(messages)}")
         content = b"".join(bytes(_internal(message).hash) for message in messages)
-        async with self._lock:
+        async with self._lock, self._alone():
             flying = self._in_flight
             if flying is not None:
                 landed = await self._conclude(flying)
@@ -129,6 +138,21 @@ class Wallet:
             await self._send_first(flying)
             if not await self._conclude(flying):
                 raise TransferExpiredError(f"wallet {self.address}: transfer {flying.seqno} did not land in time")
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Hold the lock file: another process's transfer must not be taken for this one's."""
+        if self._lock_file is None:
+            yield
+            return
+        with self._lock_file.open("ab") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await trio.sleep(LOCK_POLL_S)
+            yield
 
     async def _sign(self, messages: Sequence[OutMessage], content: bytes) -> _InFlight:
         block = await self._chain.head()

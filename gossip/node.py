@@ -43,7 +43,7 @@ from gossip.errors import InvalidMessageError, OwnForkError
 from gossip.log_chain import LogBook, Placement
 from gossip.policy import PoolPolicy
 from gossip.records import Body, EvidenceBody, PoolId, Record, make_record, parse_record, trust_record, verify_record
-from gossip.settlement import Base
+from gossip.settlement import Base, Settlement
 from gossip.store import Store
 from gossip.tally import Verdict
 from gossip.wire import GOSSIP_BYTES_MAX, RECORD, encode_gossip, kind_of, parse_gossip, parse_message
@@ -54,7 +54,7 @@ OUTBOX_MAX = 256
 ANY_TIME_S = 1 << 62
 """The clock for records that are this node's own or were taken already: one that stepped back undoes nothing."""
 
-ChainAction = Finalize | Submit | Settled
+ChainAction = Finalize | Submit
 
 _T = TypeVar("_T")
 
@@ -86,6 +86,8 @@ class Node:
         """Set when `all_wanted` is not empty: `gossip.pull` fetches what it names."""
         self._collateral_wanted: dict[bytes, bytes] = {}
         """By node key: the collateral for which its next record waits."""
+        self.on_settled: Callable[[Settlement], None] = lambda settlement: None
+        """Told of every settlement that landed, once."""
         self.drops: Counter[str] = Counter()
         self.verified = 0
         self.placed: Counter[str] = Counter()
@@ -225,7 +227,9 @@ class Node:
                     self._publish(encode_gossip(kind_of(message), message.wire))
                 case Refused(_, reason):
                     self.drop("proposal", InvalidMessageError(reason))
-                case Finalize() | Submit() | Settled():
+                case Settled(settlement):
+                    self.on_settled(settlement)
+                case Finalize() | Submit():
                     self._hand_over(action)
         if self.machine.wanted:
             self.wanted.set()

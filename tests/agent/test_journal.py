@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pytest
 from forked import NUMBER, forked
-from pool_fixture import POOL, START_S, Author, fill, frame, key, log_book, verdict, work
+from pool_fixture import POOL, START_S, Author, evidence, fill, frame, key, log_book, verdict, work
 
 from agent.errors import JournalError
 from agent.journal import EPOCHS_KEPT, WINDOWS_KEPT, Journal, create_journal, open_journal
@@ -107,7 +107,7 @@ def test_an_init_that_was_cut_short_leaves_nothing_that_passes_for_a_journal(tmp
 
 def test_a_missing_journal_is_not_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    with pytest.raises(JournalError, match=r"missing.*gpupool init.*restore.*new node key"):
+    with pytest.raises(JournalError, match=r"missing.*gpupool init.*restore.*new wallet and node key"):
         open_journal(path, **OWN)
     assert not path.exists()
 
@@ -166,7 +166,7 @@ def filled(path: Path) -> bytes:
 )
 def test_what_is_no_journal_is_refused_with_a_way_out(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(JournalError, match=r"damaged.*Restore.*new node key"):
+    with pytest.raises(JournalError, match=r"damaged.*Restore.*new wallet and node key"):
         open_journal(path, **OWN)
 
 
@@ -351,3 +351,25 @@ def test_collateral_and_witness(path: Path) -> None:
         assert journal.collateral(b"d" * 32) == b"body"
         assert journal.collateral(b"e" * 32) is None
         assert journal.witness() == {KEY.public: 10, key(1).public: 7}
+
+
+def test_an_own_record_that_does_not_follow_the_last_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    create_journal(path, node_key=key(0).public, pool=POOL)
+    journal = open_journal(path, node_key=key(0).public, pool=POOL)
+    author = Author(0)
+    journal.append_own(author.prove())
+    stray = make_record(key(0), POOL, 2, b"\x05" * 32, evidence())
+    with pytest.raises(JournalError, match="does not follow"):
+        journal.append_own(stray)
+    assert journal.own_head().seq == 1
+
+
+def test_records_behind_a_gap_in_the_numbers_are_served(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    create_journal(path, node_key=key(0).public, pool=POOL)
+    journal = open_journal(path, node_key=key(0).public, pool=POOL)
+    late = [make_record(key(1), POOL, seq, bytes(32), evidence()) for seq in (1600, 1601, 1750)]
+    journal.append(late)
+    assert list(journal.records(key(1).public, 1, 1700)) == [late[0].wire, late[1].wire]
+    assert list(journal.records(key(1).public, 1, 1 << 62)) == [record.wire for record in late]

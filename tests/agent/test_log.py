@@ -41,7 +41,7 @@ def test_secrets_and_long_values_are_not_written() -> None:
     stream = io.StringIO()
     setup_logging("info", stream=stream)
     seed = bytes(range(32))
-    structlog.get_logger().info("key loaded", seed=seed, wallet_seed="hunter2", node_key=seed, text="x" * 10_000)
+    structlog.get_logger("agent.test").info("key loaded", seed=seed, wallet_seed="hunter2", node_key=seed, text="x" * 10_000)
     (line,) = lines(stream)
     assert (line["seed"], line["wallet_seed"], line["node_key"]) == ("(secret)", "(secret)", "0001020304050607…")
     assert len(line["text"]) < 3000
@@ -54,14 +54,15 @@ def test_libraries_log_through_the_same_lines_but_quietly() -> None:
     setup_logging("debug", stream=stream)
     logging.getLogger("libp2p.host").info("chatter")
     logging.getLogger("libp2p.host").warning("stream %d reset", 3)
-    logging.getLogger("elsewhere").info("told")
+    logging.getLogger("elsewhere").info("chatter of a library that nobody thought of")
+    logging.getLogger("agent.daemon").info("told")
     assert [line["event"] for line in lines(stream)] == ["stream 3 reset", "told"]
 
 
 def test_level_is_kept() -> None:
     stream = io.StringIO()
     setup_logging("warning", stream=stream)
-    log = structlog.get_logger()
+    log = structlog.get_logger("agent.test")
     log.info("not this")
     log.warning("this")
     assert [line["event"] for line in lines(stream)] == ["this"]
@@ -73,7 +74,7 @@ def test_exception_is_in_the_line() -> None:
     try:
         raise KeyError("lost")
     except KeyError:
-        structlog.get_logger().exception("loop failed")
+        structlog.get_logger("agent.test").exception("loop failed")
     (line,) = lines(stream)
     assert "KeyError: 'lost'" in line["exception"]
 
@@ -81,7 +82,7 @@ def test_exception_is_in_the_line() -> None:
 def test_terminal_gets_readable_lines() -> None:
     stream = io.StringIO()
     setup_logging("info", stream=stream, console=True)
-    structlog.get_logger().info("epoch settled", epoch=7, peer="\x1b[31m")
+    structlog.get_logger("agent.test").info("epoch settled", epoch=7, peer="\x1b[31m")
     assert "epoch settled" in stream.getvalue()
     assert "epoch=7" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
