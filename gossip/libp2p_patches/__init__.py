@@ -18,7 +18,8 @@ import trio
 from libp2p.io.exceptions import IncompleteReadError
 from libp2p.network.connection import swarm_connection
 from libp2p.protocol_muxer import multiselect_communicator
-from libp2p.pubsub import gossipsub, pubsub
+from libp2p.pubsub import gossipsub
+from libp2p.pubsub import pubsub as library_pubsub  # this package has a `pubsub` of its own
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.tcp import tcp
@@ -46,9 +47,9 @@ def install() -> None:
     # Seen: with SO_REUSEPORT a second agent on the same port starts and takes half of the connections.
     tcp._set_reuse_flags = _set_reuse_address
     # Seen: a signed address record in every RPC, verified by every receiver; nobody here reads it.
-    gossipsub.env_to_send_in_RPC = pubsub.env_to_send_in_RPC = _no_signed_record
+    gossipsub.env_to_send_in_RPC = library_pubsub.env_to_send_in_RPC = _no_signed_record
     # Seen: 16 messages of a burst of 500 arrive, the queue towards each peer holds 32.
-    pubsub.RpcQueue = partial(RpcQueue, max_size=OUTBOUND_RPCS_MAX)
+    library_pubsub.RpcQueue = partial(RpcQueue, max_size=OUTBOUND_RPCS_MAX)
 
 
 async def read_negotiation_line(reader: Any) -> bytes:

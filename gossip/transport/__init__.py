@@ -209,16 +209,16 @@ class Transport:
         if failed:
             # Kept, not raised: libp2p would wrap it in groups on its way out.
             self._listen_failure = ListenFailedError(f"{', '.join(failed)}: taken, or not an address of this host")
-        else:
-            async with background_trio_service(self._pubsub), background_trio_service(self._pubsub.router):
-                await self._pubsub.wait_until_ready()
-                await self._pubsub.subscribe(self._config.topic)
-                self._started.set()
-                await self._closing.wait()
-                await self._say_farewell()
-                self._scope.cancel()
-        self._started.set()
-        self._scope.cancel()
+            self._started.set()
+            self._scope.cancel()
+            return
+        async with background_trio_service(self._pubsub), background_trio_service(self._pubsub.router):
+            await self._pubsub.wait_until_ready()
+            await self._pubsub.subscribe(self._config.topic)
+            self._started.set()
+            await self._closing.wait()
+            await self._say_farewell()
+            self._scope.cancel()
 
     async def _say_farewell(self) -> None:
         # Seen: cancelled without it, the library leaves its sockets open, and peers notice by their health

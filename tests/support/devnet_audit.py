@@ -1,16 +1,20 @@
 """An auditor of a finished dev network: recomputes every settlement from the agents' journals.
 
-It trusts no agent: it takes the records, observations and proposals that they kept, computes each epoch's
-settlement anew from the base before it, and says which payload hash follows.
+It trusts no agent: it takes the records, observations and proposals that they kept, verifies each signature,
+computes each epoch's settlement anew from the base before it, and says which payload hash follows.
+
+Pots stand on chain only, and the chain is gone by then: they are taken from the report that is audited, so a
+wrong pot there shows as a settlement that cannot be recomputed, or as books that do not add up.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.config import load_config
+from agent.config import Config, load_config
 from agent.daemon import load_policy
 from agent.identity import load_key
 from attestation.collateral import Collateral
@@ -20,38 +24,113 @@ from contracts.model import Operator, OperatorSet, Participant, ParticipantStatu
 from contracts.wallet import wallet_address
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import LogBook, Placement
-from gossip.messages import Proposal
+from gossip.messages import Observation, Proposal
+from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, PoolId, parse_record, verify_record
-from gossip.settlement import Base
-from gossip.tally import EpochFrame, settle
+from gossip.settlement import Base, Settlement
+from gossip.tally import EpochFrame, Verdict, settle
 from gossip.wire import parse_message
 
 LATE_S = 1 << 40
 
 
 def audit(directory: Path, report: dict[str, Any]) -> list[str]:
-    """Payload hashes (hex) of all settled epochs, recomputed in order."""
+    """Payload hashes (hex) of all settled epochs, recomputed in order; what went wrong ends the list in words."""
     configs = [load_config(path) for path in sorted(directory.glob("agent-*/agent.toml"))]
     policy, pool = load_policy(configs[0]), PoolId(configs[0].pool.global_id, configs[0].pool.contract.account)
-    root = (directory / "tdx-root" / "root.der").read_bytes()
-    participants = []
-    for config in configs:
-        wallet = load_key(config.resolve("wallet.key")).public
-        participants.append(
-            Participant(
-                address=wallet_address(wallet, "v5r1", global_id=pool.network),
-                node_key=load_key(config.resolve("node.key")).public,
-                stake_nanoton=0,
-                status=ParticipantStatus.ACTIVE,
-                reputation=500,
-                joined_s=0,
-            )
-        )
-    participants.sort(key=lambda p: p.address)
-    operators = OperatorSet(set_id=1, operators=tuple(Operator(node_key=p.node_key, weight=1) for p in participants))
+    participants = _participants(configs, pool)
     journals = [sqlite3.connect(config.journal_file) for config in configs]
+    verdict = _appraiser(journals, policy, pool, (directory / "tdx-root" / "root.der").read_bytes())
+    logs = LogBook(window_max_s=policy.work.window_max_s)
+    logs.open(p.node_key for p in participants)
     rows = {row for journal in journals for row in journal.execute("SELECT wire FROM record")}
-    records = sorted((verify_record(parse_record(wire, pool)) for (wire,) in rows), key=lambda r: r.seq)
+    for record in sorted((verify_record(parse_record(wire, pool)) for (wire,) in rows), key=lambda r: r.seq):
+        assert logs.insert(record, now_s=LATE_S) in (Placement.EXTENDED, Placement.KNOWN)
+    base = Base()
+    hashes: list[str] = []
+    for books, landed in zip(report["books"]["epochs"], report["settlements"], strict=True):
+        frame = EpochFrame(
+            epoch=landed["epoch"],
+            end_s=0,
+            pot_nanoton=books["pot_nanoton"],
+            operators=OperatorSet(
+                set_id=1, operators=tuple(Operator(node_key=p.node_key, weight=1) for p in participants)
+            ),
+            policy=policy,
+            participants=participants,
+        )
+        outcomes = _outcomes(journals, frame, base, logs, verdict, pool)
+        settlement = outcomes.get(landed["payload_hash"])
+        if settlement is None:
+            return [*hashes, f"epoch {landed['epoch']}: none of {sorted(outcomes)} landed"]
+        fault = _fault(books, base, settlement)
+        if fault is not None:
+            return [*hashes, f"epoch {landed['epoch']}: {fault}"]
+        hashes.append(landed["payload_hash"])
+        base = settlement.base()
+        for node_key, reading in base.readings.items():
+            logs.rebase(node_key, reading.head, reading.work_end_s)
+    return hashes
+
+
+def _outcomes(
+    journals: Sequence[sqlite3.Connection],
+    frame: EpochFrame,
+    base: Base,
+    logs: LogBook,
+    verdict: Verdict,
+    pool: PoolId,
+) -> dict[str, Settlement]:
+    """What follows from each proposal that some agent kept, by payload hash (hex)."""
+    question = "SELECT kind, wire FROM message WHERE epoch = ?"
+    wires = {row for journal in journals for row in journal.execute(question, (frame.epoch,))}
+    messages = [parse_message(kind, wire, pool) for kind, wire in wires]  # raises unless the signatures hold
+    observations = {message.digest: message for message in messages if isinstance(message, Observation)}
+    operators = {operator.node_key for operator in frame.operators.operators}
+    outcomes = {}
+    for proposal in (message for message in messages if isinstance(message, Proposal)):
+        listed = [observations.get(item.digest) for item in proposal.listed]
+        known = [each for each in listed if each is not None and each.operator in operators]
+        if len(known) != len(listed) or not frame.operators.is_quorum(len({each.operator for each in known})):
+            continue  # nobody could follow it
+        try:
+            settlement = settle(frame, base, known, logs, verdict)
+        except (DataUnavailableError, InvalidMessageError):
+            continue
+        outcomes[settlement.payload_hash.hex()] = settlement
+    return outcomes
+
+
+def _fault(books: dict[str, Any], base: Base, settlement: Settlement) -> str | None:
+    """What of an epoch's books disagrees with its settlement, or None."""
+    before = sum(base.earned_nanoton.values())
+    total = sum(leaf.earned_nanoton for leaf in settlement.leaves)
+    if total != settlement.payload.total_earned_nanoton:
+        return "the leaves do not sum up to the payload's total"
+    if books["earned_nanoton"] != total - before:
+        return "the books say other earnings than the settlement"
+    if books["pot_nanoton"] != books["earned_nanoton"] + books["dust_nanoton"]:
+        return "the pot is not what was earned and the dust"
+    return None
+
+
+def _participants(configs: Sequence[Config], pool: PoolId) -> tuple[Participant, ...]:
+    """The registry as the dev network made it: everybody with the same stake, operators of weight 1."""
+    found = [
+        Participant(
+            address=wallet_address(load_key(config.resolve("wallet.key")).public, "v5r1", global_id=pool.network),
+            node_key=load_key(config.resolve("node.key")).public,
+            stake_nanoton=0,
+            status=ParticipantStatus.ACTIVE,
+            reputation=500,
+            joined_s=0,
+        )
+        for config in configs
+    ]
+    return tuple(sorted(found, key=lambda p: p.address))
+
+
+def _appraiser(journals: Sequence[sqlite3.Connection], policy: PoolPolicy, pool: PoolId, root: bytes) -> Verdict:
     collateral = {d: b for journal in journals for d, b in journal.execute("SELECT digest, body FROM collateral")}
 
     def verdict(node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
@@ -74,36 +153,4 @@ def audit(directory: Path, report: dict[str, Any]) -> list[str]:
         )
         return appraisal.valid_from_s, appraisal.valid_until_s
 
-    logs = LogBook(window_max_s=policy.work.window_max_s)
-    logs.open(p.node_key for p in participants)
-    for record in records:
-        assert logs.insert(record, now_s=LATE_S) in (Placement.EXTENDED, Placement.KNOWN)
-    base = Base()
-    hashes = []
-    for books in report["books"]["epochs"]:
-        epoch = books["epoch"]
-        frame = EpochFrame(
-            epoch=epoch,
-            end_s=0,
-            pot_nanoton=books["pot_nanoton"],
-            operators=operators,
-            policy=policy,
-            participants=tuple(participants),
-        )
-        wires = {row for j in journals for row in j.execute("SELECT kind, wire FROM message WHERE epoch = ?", (epoch,))}
-        messages = [parse_message(kind, wire, pool) for kind, wire in wires]
-        observations = {m.digest: m for m in messages if not isinstance(m, Proposal) and hasattr(m, "digest")}
-        landed = next(each["payload_hash"] for each in report["settlements"] if each["epoch"] == epoch)
-        outcomes = {}
-        for proposal in (m for m in messages if isinstance(m, Proposal)):
-            try:
-                listed = [observations[item.digest] for item in proposal.listed]
-                settlement = settle(frame, base, listed, logs, verdict)
-            except (KeyError, DataUnavailableError, InvalidMessageError):
-                continue  # a proposal that nobody could follow
-            outcomes[settlement.payload_hash.hex()] = settlement
-        hashes.append(landed if landed in outcomes else f"none of {sorted(outcomes)}")
-        base = outcomes[landed].base()
-        for node_key, reading in base.readings.items():
-            logs.rebase(node_key, reading.head, reading.work_end_s)
-    return hashes
+    return verdict
