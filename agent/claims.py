@@ -5,7 +5,7 @@ Whatever they say is held against the payload hash on chain.
 
 from __future__ import annotations
 
-from agent.client import NoAgentError, ask_agent
+from agent.client import NoAgentError, NotThereError, ask_agent
 from agent.config import Config
 from agent.errors import JournalError, OperationError
 from agent.identity import load_key
@@ -40,6 +40,8 @@ async def landed_settlement(chain: Chain, config: Config) -> Settlement:
 def _checkpoint(config: Config, payload_hash: bytes) -> bytes | None:
     try:
         return ask_agent(config, f"/-/checkpoint?payload_hash={payload_hash.hex()}")
+    except NotThereError:
+        return None
     except NoAgentError:
         return _from_journal(config, payload_hash)  # nothing runs: its journal is free to be read
 

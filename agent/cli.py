@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from agent import commands
+from agent.commands import EXIT_USAGE
 from agent.errors import AgentError, ConfigError, KeyFileError
 from attestation.errors import AttestationError
 from contracts.errors import ContractsError
 from gossip.errors import GossipError
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 DEFAULT_CONFIG = Path("/etc/gpupool/agent.toml")
 
@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_agent_commands(verbs)
+    _add_keys(verbs)
     _add_devnet(verbs)
     _add_pool(verbs)
     return parser
@@ -102,26 +103,49 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
+def _add_owner(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--liteserver", required=required, action="append", metavar="HOST:PORT:KEY", help="repeat for several"
+    )
+    parser.add_argument("--network", required=required, help='"mainnet", "testnet" or a global id')
+    parser.add_argument("--wallet-key", required=required, type=Path, metavar="FILE", help="the owner's key")
+
+
 def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     init = _command(
         verbs,
         "init",
         commands.init,
         "make keys, a config and an empty journal for a new agent",
-        "gpupool init --dir /etc/gpupool --network testnet --pool kQ... --policy-file policy.toml \\\n"
+        "gpupool init --dir /etc/gpupool --network -217 --pool 0:ab... --policy-file policy.toml \\\n"
         "    --liteserver 203.0.113.5:4924:BASE64KEY --engine http://127.0.0.1:8000/metrics \\\n"
-        "    --software-dir platform --software-root root.der",
+        "    --peer NODEKEY@/ip4/203.0.113.7/tcp/4001 --software-dir platform --software-root root.der",
     )
     init.add_argument("--dir", type=Path, default=DEFAULT_CONFIG.parent, help="folder to fill (default: %(default)s)")
     init.add_argument("--network", required=True, help='"mainnet", "testnet" or a global id')
     init.add_argument("--pool", required=True, metavar="ADDRESS", help="the PoolOperator contract")
-    init.add_argument("--policy-file", required=True, metavar="FILE", help="the pool's policy document")
+    init.add_argument("--policy-file", required=True, type=Path, metavar="FILE", help="the pool's policy document")
     init.add_argument(
         "--liteserver", required=True, action="append", metavar="HOST:PORT:KEY", help="repeat for several"
     )
     init.add_argument("--engine", required=True, metavar="URL", help="the inference engine's metrics endpoint")
-    init.add_argument("--software-dir", required=True, metavar="DIR", help="software platform (development networks)")
-    init.add_argument("--software-root", required=True, metavar="FILE", help="root certificate of that platform")
+    init.add_argument(
+        "--peer", action="append", default=[], metavar="NODEKEY@MULTIADDR", help="another agent of the pool; repeatable"
+    )
+    init.add_argument(
+        "--listen", action="append", metavar="MULTIADDR", help=f"repeatable (default: {commands.DEFAULT_LISTEN})"
+    )
+    init.add_argument(
+        "--announce", action="append", default=[], metavar="MULTIADDR", help="where others reach this host; repeatable"
+    )
+    init.add_argument("--data-dir", type=Path, metavar="DIR", help="where the journal goes (default: data in --dir)")
+    init.add_argument("--web-port", type=int, default=9464, help="of status and metrics (default: %(default)s)")
+    init.add_argument(
+        "--software-dir", required=True, type=Path, metavar="DIR", help="software platform (development networks)"
+    )
+    init.add_argument(
+        "--software-root", required=True, type=Path, metavar="FILE", help="root certificate of that platform"
+    )
     _add_json(init)
 
     run = _command(verbs, "run", commands.run, "run the agent", "gpupool run --config /etc/gpupool/agent.toml")
@@ -131,6 +155,21 @@ def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParse
     _add_json(status)
     version = _command(verbs, "version", commands.version, "print the version", "gpupool version --json")
     _add_json(version)
+
+
+def _add_keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    keys = verbs.add_parser("keys", help="make a key file")
+    key_verbs = keys.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    create = _command(
+        key_verbs,
+        "create",
+        commands.keys_create,
+        "make a new key that only you can read; a file that exists is never overwritten",
+        "gpupool keys create owner.key --network testnet",
+    )
+    create.add_argument("file", type=Path, metavar="FILE", help="where to write it")
+    create.add_argument("--network", help="print the key's wallet there, too (default: no wallet)")
+    _add_json(create)
 
 
 def _add_devnet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -172,31 +211,30 @@ def _add_pool(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "gpupool pool deploy --liteserver 203.0.113.5:4924:BASE64KEY --network testnet --wallet-key wallet.key \\\n"
         "    --policy-file policy.toml --epoch-seconds 604800",
     )
-    deploy.add_argument("--liteserver", required=True, action="append", metavar="HOST:PORT:KEY", help="repeatable")
-    deploy.add_argument("--network", required=True, help='"mainnet", "testnet" or a global id')
-    deploy.add_argument("--wallet-key", required=True, type=Path, metavar="FILE", help="the owner's key")
+    _add_owner(deploy, required=True)
     deploy.add_argument("--policy-file", required=True, type=Path, metavar="FILE", help="the pool's policy document")
     deploy.add_argument("--pool-id", type=int, default=1, help="number among the owner's pools (default: %(default)s)")
     deploy.add_argument("--epoch-seconds", type=int, default=604_800, help="length of an epoch (default: %(default)s)")
     deploy.add_argument("--fee-bps", type=int, default=200, help="operators' fee, 1/10000 (default: %(default)s)")
-    deploy.add_argument(
-        "--min-stake", type=float, default=100.0, metavar="TON", help="least stake (default: %(default)s)"
-    )
+    deploy.add_argument("--min-stake", default="100", metavar="TON", help="least stake (default: %(default)s)")
     deploy.add_argument("--max-participants", type=int, default=1000, help="(default: %(default)s)")
     _add_json(deploy)
 
     register = _command(
         pool_verbs, "register", commands.pool_register, "stake and join the pool", "gpupool pool register --stake 100"
     )
-    register.add_argument("--stake", type=float, default=100.0, metavar="TON", help="stake (default: %(default)s)")
+    register.add_argument("--stake", default="100", metavar="TON", help="stake (default: %(default)s)")
     hand_over = _command(
         pool_verbs,
         "hand-over",
         commands.pool_hand_over,
         "give the pool to its registered participants as operators, for ever (owner)",
-        "gpupool pool hand-over --yes",
+        "gpupool pool hand-over --pool 0:ab... --liteserver 203.0.113.5:4924:BASE64KEY --network testnet \\\n"
+        "    --wallet-key owner.key",
     )
-    hand_over.add_argument("--yes", action="store_true", help="it cannot be undone: required")
+    hand_over.add_argument("--yes", action="store_true", help="do it; without, only show who would be operator")
+    hand_over.add_argument("--pool", metavar="ADDRESS", help="the PoolOperator contract (default: the config's)")
+    _add_owner(hand_over, required=False)
     status = _command(
         pool_verbs, "status", commands.pool_status, "show the pool as it stands on chain", "gpupool pool status --json"
     )

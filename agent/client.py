@@ -21,11 +21,16 @@ class NoAgentError(OperationError):
     """Nothing answers where the agent should listen: start it, or do without it."""
 
 
+class NotThereError(OperationError):
+    """The agent does not have what was asked for, perhaps not yet: try again."""
+
+
 def ask_agent(config: Config, path: str) -> bytes:
     """What the running agent answers at `path`.
 
     Raises:
         NoAgentError: nothing answers.
+        NotThereError: it does not have that.
         OperationError: it refuses, or its answer is too long.
     """
     host = f"[{config.web.host}]" if ":" in config.web.host else config.web.host
@@ -40,7 +45,8 @@ def ask_agent(config: Config, path: str) -> bytes:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoAgentError(f"no agent answers at {url}; is it running? ({error})") from error
     if response.status_code != httpx.codes.OK:
-        raise OperationError(f"{url}: {content[:200].decode(errors='replace').strip()}")
+        refusal = NotThereError if response.status_code == httpx.codes.NOT_FOUND else OperationError
+        raise refusal(f"{url}: {content[:200].decode(errors='replace').strip()}")
     return bytes(content)
 
 

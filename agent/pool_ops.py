@@ -8,17 +8,18 @@ Source: CONTRACTS, "Must exist", "Phases", "Cumulative entitlement".
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 from pytoniq_core import Cell
 
 from agent.errors import OperationError
+from agent.screens import ton_exact
 from contracts import fees, layout, proof
 from contracts.chain import Chain
 from contracts.errors import ContractAbsentError
-from contracts.model import NANO, Address, Operator, OperatorSet, PoolParams, PoolState
+from contracts.model import NANO, Address, Operator, OperatorSet, Participant, PoolParams, PoolState
 from contracts.reader import PoolReader
 from contracts.wallet import OutMessage, Wallet
 from gossip.settlement import Settlement
@@ -69,19 +70,32 @@ async def hand_over(chain: Chain, wallet: Wallet, pool: Address, operator_set: O
         ContractsError: the chain does not answer or refuses the message.
     """
     reader = PoolReader(chain, pool)
-    state = await reader.state()
-    if state.owner != wallet.address:
-        raise OperationError(f"the pool's owner is {state.owner}, not this wallet ({wallet.address})")
-    if state.operator_set is not None:
-        raise OperationError("the pool is run by its operators already")
+    await require_owner(reader, wallet)
     value = fees.enable_quorum_nanoton(len(operator_set.operators))
     await _send(chain, wallet, pool, value, layout.enable_quorum_body(operator_set))
     await _until(_holds(reader, lambda s: s.operator_set == operator_set), "the hand-over was not confirmed")
 
 
+async def require_owner(reader: PoolReader, wallet: Wallet) -> None:
+    """Raise `OperationError` unless the pool is still run by its owner, and that is this wallet."""
+    state = await reader.state()
+    if state.owner != wallet.address:
+        raise OperationError(f"the pool's owner is {state.owner}, not this wallet ({wallet.address})")
+    if state.operator_set is not None:
+        raise OperationError("the pool is run by its operators already")
+
+
 async def operators_of(reader: PoolReader, weight: int = 1) -> OperatorSet:
-    """The first operator set: every registered participant, with the same weight."""
-    participants = await reader.registry()
+    """The first operator set: every registered participant, with the same weight.
+
+    Raises:
+        OperationError: nobody is registered.
+    """
+    return first_operators(await reader.registry(), weight)
+
+
+def first_operators(participants: Sequence[Participant], weight: int = 1) -> OperatorSet:
+    """The same, of a registry that was read. Raises as `operators_of` does."""
     if not participants:
         raise OperationError("nobody is registered yet; participants register before the hand-over")
     return OperatorSet(set_id=1, operators=tuple(Operator(node_key=p.node_key, weight=weight) for p in participants))
@@ -101,14 +115,14 @@ async def register(chain: Chain, wallet: Wallet, pool: Address, *, node_key: byt
     if not state.registration_open or len(participants) >= state.max_participants:
         raise OperationError("the pool takes no participants now: registration is closed or the pool is full")
     if stake_nanoton < state.min_stake_nanoton:
-        raise OperationError(f"the least stake is {state.min_stake_nanoton / NANO:g} TON")
+        raise OperationError(f"the least stake is {ton_exact(state.min_stake_nanoton)}")
     body = layout.register_body(stake_nanoton=stake_nanoton, node_key=node_key)
     await _send(chain, wallet, pool, stake_nanoton + fees.REGISTRATION_NANOTON, body)
 
     async def registered() -> bool:
         return any(p.node_key == node_key for p in await reader.registry())
 
-    await _until(registered, "the registration was not confirmed; the stake came back if it was refused")
+    await _until(registered, "if it was refused, the stake came back; the registration was not confirmed")
 
 
 async def pay_in(chain: Chain, wallet: Wallet, pool: Address, amount_nanoton: int) -> None:
@@ -141,7 +155,7 @@ async def claim(chain: Chain, wallet: Wallet, pool: Address, settlement: Settlem
     leaf = next((leaf for leaf in settlement.leaves if leaf.participant == participant), None)
     before = rewards.paid_nanoton.get(participant.account, 0)
     if leaf is None or leaf.earned_nanoton <= before:
-        raise OperationError(f"nothing is due to {participant}: {before / NANO:.9f} TON were paid")
+        raise OperationError(f"nothing is due to {participant}: {ton_exact(before)} were paid")
     body = layout.claim_body(participant, proof.totals_tree(settlement.leaves).prove(participant))
     await _send(chain, wallet, state.rewards, fees.CLAIM_NANOTON, body)
     paid = before
@@ -161,7 +175,7 @@ async def _send(
     balance = (await chain.account(wallet.address)).balance_nanoton
     if balance < value_nanoton + NANO // 20:
         raise OperationError(
-            f"wallet {wallet.address} holds {balance / NANO:.3f} TON, this takes {value_nanoton / NANO:.3f} TON and gas"
+            f"wallet {wallet.address} holds {ton_exact(balance)}; this takes {ton_exact(value_nanoton)} and gas"
         )
     message = OutMessage(dest=dest, value_nanoton=value_nanoton, body=body, bounce=True, state_init=state_init)
     await wallet.transfer([message])

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from contracts.model import NANO, Participant, PoolState, RewardsState
+from contracts.model import NANO, OperatorSet, Participant, PoolState, RewardsState
 
 
 def ton(nanoton: int) -> str:
     """An amount for people: TON with three decimals."""
     return f"{nanoton / NANO:,.3f} TON"
+
+
+def ton_exact(nanoton: int) -> str:
+    """An amount to the last nanoTON: whole TON and as many decimals as it has."""
+    whole, rest = divmod(nanoton, NANO)
+    return (f"{whole}.{rest:09d}".rstrip("0") if rest else str(whole)) + " TON"
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -31,8 +37,9 @@ def status_text(status: dict[str, Any]) -> str:
     if not status["is_own_log_known"]:
         lines.append("log       waiting for operators to say how far they know it")
     if close is not None:
+        view = "-" if close["view"] is None else close["view"]
         lines.append(
-            f"close     epoch {close['epoch']}: view {'-' if close['view'] is None else close['view']}, {close['observations']} observations, "
+            f"close     epoch {close['epoch']}: view {view}, {close['observations']} observations, "
             f"attested {close['attested_weight']} of {close['total_weight']}"
             + (", certified" if close["certified"] else "")
         )
@@ -54,6 +61,25 @@ def _evidence_text(evidence: dict[str, Any] | None, now_s: int) -> str:
     if evidence["valid"]:
         return f"valid for {evidence['valid_until_s'] - now_s} s"
     return f"none: {evidence['error'] or 'being made'}"
+
+
+def operators_value(operators: OperatorSet, participants: Sequence[Participant]) -> dict[str, Any]:
+    """An operator set that is about to be, as JSON."""
+    addresses = {p.node_key: str(p.address) for p in participants}
+    return {
+        "total_weight": operators.total_weight,
+        "operators": [
+            {"node_key": o.node_key.hex(), "address": addresses[o.node_key], "weight": o.weight}
+            for o in operators.operators
+        ],
+    }
+
+
+def operators_text(value: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"{len(value['operators'])} operators, total weight {value['total_weight']}:"]
+    lines += [f"  {o['node_key']}  weight {o['weight']}  {o['address']}" for o in value["operators"]]
+    return "\n".join(lines)
 
 
 def pool_value(state: PoolState, rewards: RewardsState, participants: Sequence[Participant]) -> dict[str, Any]:

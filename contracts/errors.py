@@ -39,3 +39,7 @@ class GetMethodFailedError(ContractsError):
 
 class TransferExpiredError(ContractsError):
     """A wallet's transfer did not land before it expired, and never will: send it anew."""
+
+
+class WalletBusyError(ContractsError):
+    """The wallet's lock file cannot be used: its folder is missing or not writable; the message names it."""

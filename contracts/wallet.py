@@ -8,7 +8,6 @@ Decides: the external message of a transfer, and when it counts as landed. Rules
 3. A new message is signed only when the one before has landed or can land no more. So a caller that
    was cancelled or lost the chain may repeat the transfer: the same messages join the one in flight.
 4. The balance is checked first: wallets skip what they cannot pay, and still use up the number.
-
 5. Processes that share a wallet share a lock file, and transfer one after the other.
 
 The seed is a secret: it appears in no error, `repr` or log.
@@ -38,6 +37,7 @@ from contracts.errors import (
     InvalidValueError,
     MessageRefusedError,
     TransferExpiredError,
+    WalletBusyError,
 )
 from contracts.model import Address, require_bytes, require_uint
 
@@ -145,7 +145,11 @@ class Wallet:
         if self._lock_file is None:
             yield
             return
-        with self._lock_file.open("ab") as file:
+        try:
+            file = self._lock_file.open("ab")
+        except OSError as error:
+            raise WalletBusyError(f"{self._lock_file}: the wallet's lock: {error.strerror}") from error
+        with file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

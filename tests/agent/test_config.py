@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load_config
+from agent.config import is_tcp_address, load_config
 from agent.errors import ConfigError
 
 KEY_BASE64 = "hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE="
@@ -15,7 +15,7 @@ POOL = "0:" + "ab" * 32
 
 GOOD: dict = {
     "data_dir": "data",
-    "pool": {"network": "testnet", "address": POOL, "policy_file": "policy.toml"},
+    "pool": {"network": -217, "address": POOL, "policy_file": "policy.toml"},
     "chain": {"liteservers": [{"host": "127.0.0.1", "port": 4924, "public_key": KEY_BASE64}]},
     "engine": {"url": "http://127.0.0.1:8000/metrics"},
     "attestation": {"provider": "software", "software_dir": "platform", "software_root_file": "root.pem"},
@@ -61,7 +61,7 @@ def test_a_config_is_read(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, GOOD))
     assert config.data_dir == tmp_path / "data"
     assert config.journal_file == tmp_path / "data" / "journal.sqlite"
-    assert config.pool.global_id == -3
+    assert config.pool.global_id == -217
     assert str(config.pool.contract) == POOL
     assert config.chain.liteservers[0].key.hex().startswith("8721cd9e")
     assert config.resolve("policy.toml") == tmp_path / "policy.toml"
@@ -73,11 +73,12 @@ def test_a_config_is_read(tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("pool.network", -217),
-        ("pool.network", "mainnet"),
+        ("pool.network", 0),
         ("pool.address", "EQDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPrHF"),
         ("web.port", 0),
         ("web.port", 65535),
         ("engine.url", "https://engine:8000/metrics"),
+        ("engine.url", "http://[::1]:8000/metrics"),
         ("engine.sample_interval_s", 1),
         ("chain.trust_level", 2),
         ("wallet.version", "v4r2"),
@@ -146,6 +147,20 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("web.port", -1, "web.port", "0 to 65535"),
         ("engine.url", "127.0.0.1:8000", "engine.url", "http"),
         ("engine.url", "file:///etc/passwd", "engine.url", "http"),
+        ("engine.url", "http://", "engine.url", "http://127.0.0.1:8000/metrics"),
+        ("engine.url", "http://:8000/metrics", "engine.url", "http://127.0.0.1:8000/metrics"),
+        ("engine.url", "http://engine:99999/", "engine.url", "http://127.0.0.1:8000/metrics"),
+        ("engine.url", "http://[::1/metrics", "engine.url", "http://127.0.0.1:8000/metrics"),
+        ("chain.liteservers.0.host", "", r"chain.liteservers\[0\].host", "a host name"),
+        ("p2p.listen", ["0.0.0.0:4001"], r"p2p.listen\[0\]", "a multiaddr like /ip4/"),
+        ("p2p.listen", ["/ip4/0.0.0.0/tcp/4001", ""], r"p2p.listen\[1\]", "a multiaddr like /ip4/"),
+        ("p2p.announce", ["/ip4/203.0.113.7/udp/4001/quic"], r"p2p.announce\[0\]", "a multiaddr like /ip4/"),
+        ("p2p.peers.0.addresses", ["x"], r"p2p.peers\[0\].addresses\[0\]", "a multiaddr like /ip4/"),
+        # the software platform proves nothing on a public network
+        ("pool.network", "mainnet", "attestation.provider", "development networks only, not on mainnet"),
+        ("pool.network", "testnet", "attestation.provider", "hardware are not there yet"),
+        ("pool.network", -239, "attestation.provider", "development networks only"),
+        ("pool.network", -3, "attestation.provider", "development networks only"),
         ("chain.trust_level", 3, "chain.trust_level", "1 or 2"),
         ("chain.timeout_s", 0, "chain.timeout_s", "0.1 to 9"),
         ("chain.poll_interval_s", -1, "chain.poll_interval_s", "0.1 to 86400"),
@@ -191,6 +206,29 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         load_config(tmp_path / "missing.toml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "usable"),
+    [
+        ("/ip4/0.0.0.0/tcp/4001", True),
+        ("/ip4/203.0.113.7/tcp/65535/p2p/12D3KooWA1B2C3", True),
+        ("/ip6/::1/tcp/0", True),
+        ("/dns4/agent-1.example.org/tcp/4001", True),
+        ("/ip4/203.0.113.7", False),
+        ("/ip4/203.0.113/tcp/4001", False),
+        ("/ip4/::1/tcp/4001", False),
+        ("/ip6/127.0.0.1/tcp/4001", False),
+        ("/ip4/203.0.113.7/tcp/65536", False),
+        ("/ip4/203.0.113.7/tcp/-1", False),
+        ("/ip4/203.0.113.7/tcp/4001/", False),
+        ("/ip4/203.0.113.7/tcp/4001\n", False),
+        ("/dns/a:b/tcp/4001", False),
+        ("ip4/203.0.113.7/tcp/4001", False),
+    ],
+)
+def test_addresses_that_the_transport_can_use(text: str, usable: bool) -> None:
+    assert is_tcp_address(text) is usable
 
 
 def test_secrets_have_no_place_in_it(tmp_path: Path) -> None:

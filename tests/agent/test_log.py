@@ -41,7 +41,9 @@ def test_secrets_and_long_values_are_not_written() -> None:
     stream = io.StringIO()
     setup_logging("info", stream=stream)
     seed = bytes(range(32))
-    structlog.get_logger("agent.test").info("key loaded", seed=seed, wallet_seed="hunter2", node_key=seed, text="x" * 10_000)
+    structlog.get_logger("agent.test").info(
+        "key loaded", seed=seed, wallet_seed="hunter2", node_key=seed, text="x" * 10_000
+    )
     (line,) = lines(stream)
     assert (line["seed"], line["wallet_seed"], line["node_key"]) == ("(secret)", "(secret)", "0001020304050607…")
     assert len(line["text"]) < 3000

@@ -1,0 +1,229 @@
+"""The command line as far as it needs no chain: exit codes, one line on what is wrong, no traceback."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from pool_fixture import POLICY_TEXT
+
+from agent.cli import main
+from agent.config import load_config
+from agent.identity import load_key
+from agent.journal import open_journal
+from gossip.records import PoolId
+
+KEY_BASE64 = "hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE="
+SERVER = f"127.0.0.1:4924:{KEY_BASE64}"
+POOL = "0:" + "ab" * 32
+NODE_KEY = "cd" * 32
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the user types: a policy, a software platform, its root."""
+    (tmp_path / "policy.toml").write_text(POLICY_TEXT)
+    (tmp_path / "root.der").write_bytes(b"root")
+    (tmp_path / "platform").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def init_arguments(**changes: str | None) -> list[str]:
+    values = {
+        "dir": "agent",
+        "network": "-217",
+        "pool": POOL,
+        "policy-file": "policy.toml",
+        "liteserver": SERVER,
+        "engine": "http://127.0.0.1:8000/metrics",
+        "software-dir": "platform",
+        "software-root": "root.der",
+        **{name.replace("_", "-"): value for name, value in changes.items()},
+    }
+    return ["init", *(f"--{name}={value}" for name, value in values.items() if value is not None)]
+
+
+def deploy_arguments(**changes: str) -> list[str]:
+    values = {"liteserver": SERVER, "network": "-217", "wallet-key": "owner.key", "policy-file": "policy.toml"}
+    values |= {name.replace("_", "-"): value for name, value in changes.items()}
+    return ["pool", "deploy", *(f"--{name}={value}" for name, value in values.items())]
+
+
+HAND_OVER = ["pool", "hand-over"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        # what is not there
+        (["run", "--config", "none.toml"], 2, "none.toml: cannot be read: No such file or directory; `gpupool init`"),
+        (["status", "--config", "."], 2, "cannot be read: Is a directory"),
+        (["pool", "status", "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (init_arguments(policy_file="none.toml"), 2, "--policy-file none.toml: no such file"),
+        (init_arguments(policy_file="platform"), 2, "--policy-file platform: no such file"),
+        (init_arguments(software_dir="none"), 2, "--software-dir none: no such folder"),
+        (init_arguments(software_root="none"), 2, "--software-root none: no such file"),
+        (deploy_arguments(policy_file="none.toml"), 2, "none.toml: cannot be read"),
+        (deploy_arguments(), 2, "owner.key: cannot be read"),
+        # what is not allowed
+        (init_arguments(policy_file="root.der"), 2, "root.der: policy: "),
+        (init_arguments(network="devnet"), 2, '--network devnet: expected "mainnet", "testnet" or a global id'),
+        (init_arguments(network="2147483648"), 2, "--network 2147483648: expected"),
+        (init_arguments(network="testnet"), 2, "agent/agent.toml: attestation.provider: the software platform counts"),
+        (init_arguments(network="-239"), 2, "providers for hardware are not there yet"),
+        (init_arguments(pool="nowhere"), 2, "--pool: not a TON address: 'nowhere'"),
+        (init_arguments(pool="-1:" + "ab" * 32), 2, "agent/agent.toml: pool.address: expected an address in workchain"),
+        (init_arguments(liteserver="127.0.0.1:4924"), 2, "--liteserver 127.0.0.1:4924: expected HOST:PORT:KEY"),
+        (init_arguments(liteserver=f"127.0.0.1:0:{KEY_BASE64}"), 2, "expected HOST:PORT:KEY"),
+        (init_arguments(liteserver=f"::1:4924:{KEY_BASE64}"), 2, "expected HOST:PORT:KEY"),
+        (init_arguments(liteserver="127.0.0.1:4924:AAAA"), 2, "expected HOST:PORT:KEY"),
+        (init_arguments(engine="127.0.0.1:8000"), 2, "agent/agent.toml: engine.url: expected a URL like"),
+        (init_arguments(engine="http://"), 2, "agent/agent.toml: engine.url: expected a URL like"),
+        (init_arguments(peer="cdcd@/ip4/127.0.0.1/tcp/1"), 2, "--peer cdcd@/ip4/127.0.0.1/tcp/1: expected NODEKEY@"),
+        (init_arguments(peer=f"{NODE_KEY}@127.0.0.1:4001"), 2, "expected NODEKEY@MULTIADDR"),
+        (init_arguments(listen="0.0.0.0:4001"), 2, "agent/agent.toml: p2p.listen[0]: expected a multiaddr like /ip4/"),
+        (init_arguments(announce="x"), 2, "agent/agent.toml: p2p.announce[0]: expected a multiaddr like /ip4/"),
+        (init_arguments(web_port="65536"), 2, "agent/agent.toml: web.port: expected a port"),
+        (deploy_arguments(min_stake="inf"), 2, "--min-stake inf: expected an amount of TON above 0"),
+        (deploy_arguments(min_stake="0"), 2, "--min-stake 0: expected an amount of TON above 0"),
+        (deploy_arguments(fee_bps="10001"), 2, "pool deploy: fee_bps: expected 0..10000"),
+        (deploy_arguments(max_participants="-1"), 2, "pool deploy: max_participants: expected an unsigned integer"),
+        (deploy_arguments(pool_id="-1"), 2, "pool deploy: pool_id: expected an unsigned integer"),
+        (deploy_arguments(epoch_seconds="0"), 2, "--epoch-seconds 0: expected at least a second"),
+        ([*HAND_OVER, "--pool", POOL], 2, "pool hand-over: --liteserver, --network, --wallet-key missing"),
+        ([*HAND_OVER, "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (["keys", "create", "root.der"], 2, "root.der: exists already; a key is never overwritten"),
+        (["keys", "create", "new.key", "--network", "?"], 2, "--network ?: expected"),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+) -> None:
+    assert main(arguments) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert said in output.err
+    assert output.err.startswith("gpupool: ")
+    assert output.err.count("\n") == 1
+    assert sorted(path.name for path in place.iterdir()) == ["platform", "policy.toml", "root.der"], "nothing is made"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["pool"], "COMMAND"),
+        (["pool", "dance"], "invalid choice: 'dance'"),
+        (["devnet", "--agents", "many"], "invalid int value: 'many'"),
+        (["init"], "required: --network"),
+        (["keys", "create"], "required: FILE"),
+    ],
+)
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("surprise = 1", "top level: object contains unknown field `surprise`"),
+        ("data_dir = 1", "data_dir: expected `str`, got `int`"),
+    ],
+)
+def test_a_config_that_is_none(place: Path, capsys: pytest.CaptureFixture[str], line: str, said: str) -> None:
+    assert main(init_arguments()) == 0
+    path = place / "agent" / "agent.toml"
+    kept = [old for old in path.read_text().splitlines() if not line.startswith(old.split(" ")[0] + " ")]
+    path.write_text("\n".join([line, *kept]))
+    capsys.readouterr()
+    for command in (["run"], ["status"], ["pool", "claim"], ["pool", "register"]):
+        assert main([*command, "--config", str(path)]) == 2
+        assert capsys.readouterr().err == f"gpupool: {path}: {said}\n"
+
+
+@pytest.mark.parametrize("stake", ["nan", "inf", "-1", "0", "1e3", "1.0000000001", "", "1_0", "٣"])
+def test_a_stake_is_an_amount(place: Path, capsys: pytest.CaptureFixture[str], stake: str) -> None:
+    assert main(init_arguments()) == 0
+    capsys.readouterr()
+    assert main(["pool", "register", "--config", "agent/agent.toml", f"--stake={stake}"]) == 2
+    assert capsys.readouterr().err.startswith(f"gpupool: --stake {stake}: expected an amount of TON above 0")
+
+
+def test_a_participant_is_an_address(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(init_arguments()) == 0
+    capsys.readouterr()
+    assert main(["pool", "claim", "--config", "agent/agent.toml", "--participant", "me"]) == 2
+    assert capsys.readouterr().err == "gpupool: --participant: not a TON address: 'me'\n"
+
+
+def test_a_status_without_an_agent(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(init_arguments(web_port="0")) == 0
+    capsys.readouterr()
+    assert main(["status", "--config", "agent/agent.toml"]) == 1
+    assert "no agent answers at http://127.0.0.1:0/-/status; is it running?" in capsys.readouterr().err
+
+
+def test_a_window_too_long_for_the_policy_names_file_and_key(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(init_arguments()) == 0
+    path = place / "agent" / "agent.toml"
+    path.write_text(path.read_text().replace("window_s = 30", "window_s = 31"))
+    capsys.readouterr()
+    assert main(["run", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.endswith(f"gpupool: {path}: engine.window_s: expected 1 to 30, got 31\n")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    text = capsys.readouterr().out
+    assert main(["version", "--json"]) == 0
+    assert text == f"gpupool-agent {json.loads(capsys.readouterr().out)['version']}\n"
+
+
+def test_init_makes_what_run_needs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = [f"--peer={NODE_KEY}@/ip4/203.0.113.7/tcp/4001", f"--peer={NODE_KEY}@/dns4/a.example/tcp/4001"]
+    more += ["--listen=/ip4/127.0.0.1/tcp/4001", "--announce=/ip4/203.0.113.9/tcp/4001", "--data-dir=journals"]
+    server = f"[::1]:4924:{KEY_BASE64}"
+    assert main([*init_arguments(liteserver=server, web_port="9465"), *more, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    config = load_config(Path(made["config"]))
+    assert config.path == place / "agent" / "agent.toml"
+    assert config.resolve(config.pool.policy_file) == place / "policy.toml"
+    assert config.resolve(config.attestation.software_dir) == place / "platform"
+    assert config.resolve(config.attestation.software_root_file) == place / "root.der"
+    assert config.data_dir == place / "journals"
+    assert config.chain.liteservers[0].host == "::1"
+    assert config.web.port == 9465
+    assert config.p2p.listen == ("/ip4/127.0.0.1/tcp/4001",)
+    assert config.p2p.announce == ("/ip4/203.0.113.9/tcp/4001",)
+    (peer,) = config.p2p.peers
+    assert (peer.node_key, peer.addresses) == (NODE_KEY, ("/ip4/203.0.113.7/tcp/4001", "/dns4/a.example/tcp/4001"))
+    assert config.engine.window_s == 30, "the policy's longest window is 60 s"
+    node_key = load_key(config.resolve(config.identity.node_key_file)).public
+    assert made["node_key"] == node_key.hex()
+    open_journal(config.journal_file, node_key=node_key, pool=PoolId(-217, bytes.fromhex("ab" * 32))).close()
+
+
+def test_a_key_is_made_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "create", "owner.key", "--network", "testnet", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    path = place / "owner.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_key(path).public.hex() == made["public_key"]
+    assert made["wallet"].startswith("0:")
+    before = path.read_bytes()
+    assert main(["keys", "create", "owner.key"]) == 2
+    assert path.read_bytes() == before
+
+
+def test_a_key_without_a_network_has_no_wallet_yet(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "create", "owner.key"]) == 0
+    said = capsys.readouterr().out
+    assert "public " in said
+    assert "wallet" not in said

@@ -1,0 +1,240 @@
+"""What the commands are made of: amounts, the question to the running agent, the settlement behind a claim."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from pool_fixture import participant
+
+from agent import arguments, claims, client, commands, pool_ops
+from agent.claims import landed_settlement
+from agent.cli import main
+from agent.client import NoAgentError, NotThereError, ask_agent, ask_status
+from agent.config import Config
+from agent.errors import ConfigError, JournalError, OperationError
+from agent.screens import ton_exact
+from agent.setup import Answers, init_agent
+from contracts.model import NANO, Address, OperatorSet
+
+KEY_BASE64 = "hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE="
+
+
+def made_agent(folder: Path, web_port: int = 0) -> Config:
+    answers = Answers(
+        network=-217,
+        pool="0:" + "ab" * 32,
+        policy_file="policy.toml",
+        liteservers=[("127.0.0.1", 4924, KEY_BASE64)],
+        engine_url="http://127.0.0.1:8000/metrics",
+        software_dir="platform",
+        software_root_file="root.der",
+        web_port=web_port,
+    )
+    return init_agent(folder, answers).config
+
+
+@contextmanager
+def listener(code: int, body: bytes) -> Iterator[tuple[int, list[str]]]:
+    """A server on loopback that answers everything with this; its port, and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port, asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# Amounts and other arguments.
+
+
+@given(st.integers(1, 10**19 - 1))
+def test_amounts_are_read_to_the_last_nanoton(nanoton: int) -> None:
+    assert arguments.parse_ton("--stake", ton_exact(nanoton).removesuffix(" TON")) == nanoton
+
+
+@given(st.text(max_size=24))
+def test_no_text_is_an_amount_by_accident(text: str) -> None:
+    try:
+        nanoton = arguments.parse_ton("--stake", text)
+    except ConfigError:
+        return
+    assert 0 < nanoton < 10**10 * NANO
+    assert set(text) <= set("0123456789.")
+
+
+@pytest.mark.parametrize(
+    ("text", "host"), [("example.org", "example.org"), ("[2001:db8::1]", "2001:db8::1"), ("203.0.113.5", "203.0.113.5")]
+)
+def test_a_liteserver_may_stand_anywhere(text: str, host: str) -> None:
+    assert arguments.parse_liteserver(f"{text}:4924:{KEY_BASE64}") == (host, 4924, KEY_BASE64)
+
+
+@pytest.mark.parametrize(("text", "global_id"), [("mainnet", -239), ("testnet", -3), ("-217", -217)])
+def test_networks(text: str, global_id: int) -> None:
+    assert arguments.global_id(arguments.parse_network(text)) == global_id
+
+
+# The running agent.
+
+
+def test_a_status(tmp_path: Path) -> None:
+    with listener(200, b'{"node_key": "ab"}') as (port, asked):
+        assert ask_status(made_agent(tmp_path, port)) == {"node_key": "ab"}
+    assert asked == ["/-/status"]
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b"[1]", b'{"status": "ok"}', b"\xff"])
+def test_what_answers_is_not_an_agent(tmp_path: Path, body: bytes) -> None:
+    with listener(200, body) as (port, _), pytest.raises(OperationError, match=f"127.0.0.1:{port} is not an agent"):
+        ask_status(made_agent(tmp_path, port))
+
+
+def test_an_agent_that_refuses_says_why(tmp_path: Path) -> None:
+    with listener(404, b"no such settlement here\n") as (port, _), pytest.raises(NotThereError) as refused:
+        ask_agent(made_agent(tmp_path, port), "/-/checkpoint")
+    assert str(refused.value).endswith("/-/checkpoint: no such settlement here")
+
+
+def test_an_answer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ANSWER_BYTES_MAX", 99)
+    with listener(200, bytes(100)) as (port, _), pytest.raises(OperationError, match="longer than 99 bytes"):
+        ask_agent(made_agent(tmp_path, port), "/-/checkpoint")
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    with pytest.raises(NoAgentError, match="is it running"):
+        ask_agent(made_agent(tmp_path), "/-/status")
+
+
+# The hand-over.
+
+
+@pytest.fixture
+def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A wallet, a chain and a reader in one, of a pool with two participants; `handed` is what was sent."""
+    made = SimpleNamespace(address=Address(0, bytes(32)), handed=[], operator_set=None)
+
+    async def state() -> Any:
+        return SimpleNamespace(owner=Address(0, bytes(32)), operator_set=made.operator_set)
+
+    async def registry() -> Any:
+        return participant(0), participant(1)
+
+    async def hand_over(_chain: Any, _wallet: Any, pool: Address, operators: OperatorSet) -> None:
+        made.handed.append((pool, operators))
+
+    made.state, made.registry = state, registry
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("contracts.reader.PoolReader", lambda _chain, _pool: made)
+    monkeypatch.setattr(pool_ops, "hand_over", hand_over)
+    monkeypatch.setattr(commands, "with_chain", lambda *arguments: trio.run(arguments[-1], made, made))
+    assert main(["keys", "create", "owner.key"]) == 0
+    return made
+
+
+HAND_OVER = [
+    "pool", "hand-over", "--pool", "0:" + "ab" * 32, "--network", "-217", "--wallet-key", "owner.key",
+    "--liteserver", f"127.0.0.1:4924:{KEY_BASE64}",
+]  # fmt: skip
+
+
+def test_a_hand_over_shows_first_who_would_be_operator(owner: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(HAND_OVER) == 2
+    said = capsys.readouterr()
+    assert "would be run by 2 operators, total weight 2:" in said.out
+    for i in range(2):
+        assert f"{participant(i).node_key.hex()}  weight 1  {participant(i).address}" in said.out
+    assert said.err == "gpupool: nothing was done; a hand-over cannot be undone: add --yes to do it\n"
+    assert owner.handed == []
+
+
+def test_a_hand_over_is_done_when_it_is_meant(owner: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main([*HAND_OVER, "--yes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["done"] is True
+    ((pool, operators),) = owner.handed
+    assert pool == Address(0, bytes.fromhex("ab" * 32))
+    assert [o.node_key for o in operators.operators] == [participant(i).node_key for i in range(2)]
+
+
+def test_only_the_owner_is_shown_anything(owner: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    owner.address = Address(0, bytes([1]) * 32)
+    capsys.readouterr()
+    assert main(HAND_OVER) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "not this wallet" in said.err
+
+
+# The settlement behind a claim.
+
+
+class Reader:
+    """A pool whose last settlement has this epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self._landed = SimpleNamespace(epoch=epoch, payload_hash=bytes([7]) * 32)
+
+    async def rewards(self) -> Any:
+        return SimpleNamespace(landed=self._landed)
+
+
+async def landed(config: Config, monkeypatch: pytest.MonkeyPatch, epoch: int = 3) -> None:
+    monkeypatch.setattr(claims, "PoolReader", lambda _chain, _pool: Reader(epoch))
+    await landed_settlement(None, config)  # type: ignore[arg-type]
+
+
+async def test_nothing_is_settled_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OperationError, match="no epoch is settled yet"):
+        await landed(made_agent(tmp_path), monkeypatch, epoch=0)
+
+
+async def test_without_an_agent_its_journal_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = made_agent(tmp_path)
+    with pytest.raises(OperationError, match="does not know the settlement of epoch 3 yet"):
+        await landed(config, monkeypatch)
+    config.journal_file.unlink()
+    with pytest.raises(OperationError, match="no agent answers, and its journal cannot be read") as refused:
+        await landed(config, monkeypatch)
+    assert isinstance(refused.value.__cause__, JournalError)
+
+
+async def test_the_agent_is_asked_for_that_settlement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener(200, b"garbage") as (port, asked), pytest.raises(OperationError, match="has not caught up"):
+        await landed(made_agent(tmp_path, port), monkeypatch)
+    assert asked == ["/-/checkpoint?payload_hash=" + "07" * 32]
+
+
+@pytest.mark.parametrize(("code", "said"), [(404, "does not know the settlement of epoch 3 yet"), (500, "broken")])
+async def test_an_agent_that_does_not_have_it_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
+    with listener(code, b"broken") as (port, _), pytest.raises(OperationError, match=said):
+        await landed(made_agent(tmp_path, port), monkeypatch)

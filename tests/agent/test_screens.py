@@ -1,0 +1,86 @@
+"""Texts for people: what is wrong shows, what is not known yet is a dash, amounts are exact where they must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pool_fixture import operator_set, participant
+
+from agent.screens import operators_text, operators_value, status_text, ton, ton_exact
+from contracts.model import NANO
+
+STATUS: dict[str, Any] = {
+    "version": "0.1.0",
+    "time_s": 1000,
+    "uptime_s": 60,
+    "node_key": "ab" * 32,
+    "is_registered": True,
+    "is_own_log_known": True,
+    "chain": {"error": None, "seqno": 7, "age_s": 2, "epoch": 3},
+    "evidence": {"valid": True, "valid_until_s": 1090, "error": None},
+    "work": {"tokens": 12345, "tasks": 6, "head": 9, "error": None},
+    "peers": [
+        {"in_roster": True, "connected": True},
+        {"in_roster": True, "connected": False},
+        {"in_roster": False, "connected": True},
+    ],
+    "close": None,
+    "settled": None,
+}
+CLOSE = {"epoch": 3, "view": None, "observations": 2, "attested_weight": 0, "total_weight": 4, "certified": False}
+
+
+def test_a_healthy_agent() -> None:
+    assert status_text(STATUS).splitlines() == [
+        "agent     0.1.0, up 60 s, node abababababababab",
+        "chain     block 7, 2 s old; epoch 3",
+        "peers     1 of 2 connected",
+        "evidence  valid for 90 s",
+        "work      12,345 tokens in 6 tasks since start, log at record 9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "line"),
+    [
+        ("chain", None, "chain     not reached yet"),
+        ("chain", {"seqno": 7, "age_s": 2, "epoch": 3, "error": "no answer"}, "epoch 3; no answer"),
+        ("evidence", None, "evidence  none yet"),
+        ("evidence", {"valid": False, "valid_until_s": None, "error": "no quote"}, "evidence  none: no quote"),
+        ("evidence", {"valid": False, "valid_until_s": None, "error": None}, "evidence  none: being made"),
+        ("work", {"tokens": 0, "tasks": 0, "head": 1, "error": "refused"}, "log at record 1; refused"),
+        ("is_registered", False, "registry  this node key is not registered and earns nothing"),
+        ("is_own_log_known", False, "log       waiting for operators"),
+        ("close", CLOSE, "close     epoch 3: view -, 2 observations, attested 0 of 4"),
+        ("close", {**CLOSE, "view": 0, "certified": True}, "view 0, 2 observations, attested 0 of 4, certified"),
+        ("settled", {"epoch": 2, "root": "cd" * 32}, "settled   epoch 2, root cdcdcdcdcdcdcdcd"),
+    ],
+)
+def test_what_is_to_be_known_shows(part: str, value: object, line: str) -> None:
+    assert line in status_text({**STATUS, part: value})
+
+
+@pytest.mark.parametrize(
+    ("nanoton", "exact", "rounded"),
+    [
+        (0, "0 TON", "0.000 TON"),
+        (1, "0.000000001 TON", "0.000 TON"),
+        (NANO, "1 TON", "1.000 TON"),
+        (1_234 * NANO + 500_000_000, "1234.5 TON", "1,234.500 TON"),
+        (10**19 + 1, "10000000000.000000001 TON", "10,000,000,000.000 TON"),
+    ],
+)
+def test_amounts(nanoton: int, exact: str, rounded: str) -> None:
+    assert ton_exact(nanoton) == exact
+    assert ton(nanoton) == rounded
+
+
+def test_operators_with_their_weights() -> None:
+    value = operators_value(operator_set(2, [1, 3]), [participant(0), participant(1)])
+    assert value["total_weight"] == 4
+    first, *rest = operators_text(value).splitlines()
+    assert first == "2 operators, total weight 4:"
+    assert [line.split()[0] for line in rest] == [participant(i).node_key.hex() for i in range(2)]
+    assert [line.split()[2] for line in rest] == ["1", "3"]
+    assert rest[0].endswith(str(participant(0).address))
