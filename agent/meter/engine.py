@@ -225,10 +225,14 @@ def _samples(text: str, engine: Engine) -> Iterator[Sample]:
     if any(len(line) > _LINE_CHARS_MAX for line in wanted):
         raise InvalidSourceError(f"exposition: a line is longer than {_LINE_CHARS_MAX} characters")
     try:
-        for family in text_string_to_metric_families("\n".join(wanted)):
-            yield from family.samples
+        samples = [s for family in text_string_to_metric_families("\n".join(wanted)) for s in family.samples]
     except (ValueError, IndexError) as error:
         raise InvalidSourceError(f"exposition: {error}") from error
+    for sample in samples:
+        # The parser and `_name` need not agree on where a damaged line's name ends.
+        if sample.name not in engine.names and sample.name != _START_TIME:
+            raise InvalidSourceError(f"exposition: {sample.name!r:.80} is not a name of {engine.name}")
+        yield sample
 
 
 def _series_name(engine: Engine, sample: Sample) -> str:
