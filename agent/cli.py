@@ -191,7 +191,7 @@ def _add_devnet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     devnet.add_argument(
         "--chaos",
         choices=("kill", "restart", "chain"),
-        help="in the first epoch kill one agent; restart: and start it again; chain: kill and restart the chain",
+        help="kill one agent once it worked; restart: and start it again (2 epochs or more); chain: restart the chain",
     )
     devnet.add_argument("--seed", type=int, default=1, help="seed of the load (default: %(default)s)")
     devnet.add_argument(

@@ -29,7 +29,7 @@ def run() -> Iterator[dict[str, Any]]:
     )
     try:
         time.sleep(WARM_UP_S)
-        agent = next(pid for pid in _children(net.pid) if b"run" in _command(pid))
+        agent = _agent_of(net.pid)
         before, started = _cpu_s(agent), time.monotonic()
         time.sleep(WATCHED_S)
         used, elapsed = _cpu_s(agent) - before, time.monotonic() - started
@@ -44,6 +44,14 @@ def run() -> Iterator[dict[str, Any]]:
         for process in (bare, net):
             process.terminate()
             process.wait()
+
+
+def _agent_of(net: int) -> int:
+    """Process id of one agent that the dev network started."""
+    for pid in _children(net):
+        if b"run" in _command(pid):
+            return pid
+    raise LookupError(f"no agent runs under process {net} after {WARM_UP_S} s; try `gpupool devnet` to see why")
 
 
 def _children(parent: int) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from agent.devnet.layout import write_policy
 from agent.journal import create_journal, open_journal
 from contracts import signing
 from contracts.signing import SigningKey
@@ -25,30 +26,8 @@ AUTHORS = 20
 RECORDS = 6_000
 BATCH = 100
 START_S = 1_700_000_000
+EPOCH_S = 604_800
 POOL = PoolId(-217, bytes(range(32)))
-_POLICY = """
-[timing]
-settle_delay_s = 4
-collect_s = 3
-view_s = 8
-stage_s = 3
-[work]
-window_max_s = 60
-token_units = [1, 2]
-tokens_per_s_max = 1000
-witness_bucket_s = 300
-witness_carry_s = 86400
-[score]
-strategy = "weighted"
-tokens = 500
-uptime = 200
-tasks = 200
-quality = 100
-[quality]
-latency_p95_target_ms = 2000
-failure_max_per_mille = 100
-[attestation]
-"""
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -111,7 +90,7 @@ def _stored_rate(written: Sequence[Record]) -> float:
         node = open_node(
             own,
             POOL,
-            parse_policy(_POLICY),
+            parse_policy(write_policy(Path(folder) / "policy.toml", EPOCH_S)),
             journal,
             _no_verdict,
             participants=sorted({record.node_key for record in written}),

@@ -38,7 +38,7 @@ class Child:
         """The JSON line that the process prints when it is ready.
 
         Raises:
-            OperationError: it ended, or printed nothing in time.
+            OperationError: it ended, or printed nothing or something else in time.
         """
         line = b""
         with trio.move_on_after(READY_TIMEOUT_S):
@@ -50,7 +50,12 @@ class Child:
                 line += chunk
         if b"\n" not in line:
             raise OperationError(f"{self.name} did not start: {self.last_words()}")
-        value: dict[str, Any] = json.loads(line.partition(b"\n")[0])
+        try:
+            value = json.loads(line.partition(b"\n")[0])
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise OperationError(f"{self.name}: its first line is not a JSON object: {line[:80]!r}")
         return value
 
     def last_words(self) -> str:

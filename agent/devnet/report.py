@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from contracts.model import NANO, OpenEpoch, RewardsState
+from agent.devnet.onlooker import Landing
+from contracts.model import NANO, RewardsState
 from gossip.settlement import Settlement
 
 
@@ -69,14 +72,12 @@ class Books:
         return faults
 
 
-def keep_books(
-    pots: Mapping[int, OpenEpoch], settlements: Sequence[Settlement], rewards: RewardsState, contract_nanoton: int
-) -> Books:
-    """The books of epochs 1..k: `pots` as seen when they were finalized, one settlement for each."""
+def keep_books(landings: Sequence[Landing], rewards: RewardsState, contract_nanoton: int) -> Books:
+    """The books of epochs 1..k, one landing for each."""
     epochs = []
     before = 0
-    for settlement in settlements:
-        pot, total = pots[settlement.payload.epoch], settlement.payload.total_earned_nanoton
+    for landing in landings:
+        pot, total = landing.pot, landing.settlement.payload.total_earned_nanoton
         earned, before = total - before, total
         epochs.append(
             EpochBooks(
@@ -120,35 +121,34 @@ def shares(names: Mapping[bytes, str], settlements: Sequence[Settlement], paid: 
 
 
 def report_value(
-    rows: Sequence[Share],
-    books: Books,
-    settled: Sequence[Settlement],
-    landed_after_s: Mapping[int, int],
-    faults: Sequence[str],
+    rows: Sequence[Share], books: Books, landings: Sequence[Landing], faults: Sequence[str]
 ) -> dict[str, Any]:
-    """The report as JSON; `landed_after_s` is from each epoch's end to its landing."""
+    """The report as JSON."""
     return {
         "ok": not faults,
         "faults": list(faults),
         "settlements": [
             {
-                "epoch": s.payload.epoch,
-                "root": s.payload.totals_root.hex(),
-                "payload_hash": s.payload_hash.hex(),
-                "landed_after_s": landed_after_s[s.payload.epoch],
+                "epoch": landing.settlement.payload.epoch,
+                "root": landing.settlement.payload.totals_root.hex(),
+                "payload_hash": landing.settlement.payload_hash.hex(),
+                "certificate": landing.certificate.hex(),
+                "submitter": landing.submitter,
+                "transaction": landing.transaction.hex() if landing.transaction is not None else None,
+                "landed_after_s": landing.after_s,
             }
-            for s in settled
+            for landing in landings
         ],
         "participants": [asdict(row) for row in rows],
         "books": asdict(books),
     }
 
 
-def report_table(rows: Sequence[Share], books: Books) -> Table:
-    """The report for people."""
-    table = Table(title="What everybody did and got", title_justify="left")
-    for name in ("participant", "tokens", "uptime", "score", "share", "TON earned", "TON claimed"):
-        table.add_column(name, justify="left" if name == "participant" else "right")
+def report_table(rows: Sequence[Share], books: Books) -> RenderableType:
+    """The report for people, within 80 columns."""
+    table = Table(title="What everybody did and got", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("agent", "tokens", "uptime", "score", "share", "TON earned", "TON claimed"):
+        table.add_column(name, justify="left" if name == "agent" else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.name,
@@ -156,12 +156,22 @@ def report_table(rows: Sequence[Share], books: Books) -> Table:
             f"{row.uptime_s} s",
             f"{row.score / 10**9:,.1f}",
             f"{row.share:.1%}",
-            f"{row.earned_nanoton / NANO:.9f}",
-            f"{row.claimed_nanoton / NANO:.9f}",
+            _ton(row.earned_nanoton),
+            _ton(row.claimed_nanoton),
         )
-    table.caption = (
-        f"pots {books.total('pot_nanoton') / NANO:.9f} - dust {books.total('dust_nanoton')} nanoTON "
-        f"= claimed {books.claimed_nanoton / NANO:.9f} TON; operators' fees {books.total('fee_nanoton') / NANO:.9f} TON"
-    )
-    table.caption_justify = "left"
-    return table
+    sums = Table(box=None, show_header=False, pad_edge=False)
+    sums.add_column()
+    sums.add_column(justify="right")
+    for name, amount_nanoton in (
+        ("pots", books.total("pot_nanoton")),
+        ("- dust, left for later pots", books.total("dust_nanoton")),
+        ("= earned", books.earned_nanoton),
+        ("claimed", books.claimed_nanoton),
+        ("operators' fees", books.total("fee_nanoton")),
+    ):
+        sums.add_row(name, f"{_ton(amount_nanoton)} TON")
+    return Group(table, sums)
+
+
+def _ton(amount_nanoton: int) -> str:
+    return f"{amount_nanoton // NANO}.{amount_nanoton % NANO:09d}"

@@ -14,22 +14,23 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import trio
 from rich.console import Console
 from rich.live import Live
 
 from agent import pool_ops
 from agent.devnet.layout import GLOBAL_ID, Seat, free_ports, prepare_seats, write_config, write_policy
-from agent.devnet.onlooker import POLL_S, Onlooker
+from agent.devnet.onlooker import HTTP_TIMEOUT_S, POLL_S, Onlooker
+from agent.devnet.options import DevnetOptions, require_options
 from agent.devnet.processes import Child, run_json, start
 from agent.devnet.report import keep_books, report_table, report_value, shares
-from agent.devnet.view import live_view
+from agent.devnet.view import Frame, live_view
 from agent.errors import ConfigError, OperationError
 from agent.identity import create_key
 from contracts.chain import Chain, LiteServer, open_chain
@@ -41,35 +42,17 @@ from contracts.wallet import Wallet, wallet_address
 from gossip.policy import parse_policy
 from gossip.settlement import Settlement
 
-AGENTS_MAX = 25
+__all__ = ["DevnetOptions", "run_devnet"]
+
 BLOCK_S = 1
 STAKE_NANOTON = 100 * NANO
 FUNDS_NANOTON = 1_000 * NANO
 PAYMENT_NANOTON = 10 * NANO
 FEE_BPS = 200
 CHAIN_OUTAGE_S = 8
+CREDITED_HEAD = 3
 SETTLE_SLACK_S = 120
 """How long after its end an epoch may take before the run is given up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DevnetOptions:
-    """What the command line asks for. `agent_arguments` replaces `run --config FILE` for tests that need a liar."""
-
-    agents: int = 4
-    epochs: int = 3
-    epoch_s: int = 25
-    directory: Path | None = None
-    keep: bool = False
-    engine_url: str | None = None
-    chaos: str | None = None
-    seed: int = 1
-    rate: float = 4.0
-    """Requests per second at the first engine; each further one has half as many more."""
-    as_json: bool = False
-    agent_arguments: Callable[[Seat], Sequence[str]] = field(
-        default=lambda seat: ("-m", "agent", "run", "--config", str(seat.config))
-    )
 
 
 def run_devnet(options: DevnetOptions) -> int:
@@ -78,33 +61,34 @@ def run_devnet(options: DevnetOptions) -> int:
     Raises:
         ConfigError: an option is out of range, or the folder is not empty.
         OperationError: a part did not start, or an epoch did not settle in time.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP; no process is left, nor a temporary folder unless kept.
     """
-    _require_options(options)
-    directory = options.directory or Path(tempfile.mkdtemp(prefix="gpupool-devnet-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    done = False
+    require_options(options)
+    directory = _make_folder(options.directory)
+    # A failure leaves what explains it behind; success and Ctrl-C clean up.
+    keep = True
     try:
         code = trio.run(Devnet(options, directory.absolute()).run)
-        done = code == 0
-        return code
+        keep = options.keep or code == 1
     finally:
-        if done and not options.keep:
-            shutil.rmtree(directory)
-        else:
+        if keep:
             print(f"files and logs are in {directory}", file=sys.stderr)  # noqa: T201
+        else:
+            shutil.rmtree(directory)
+    if code is None:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        raise KeyboardInterrupt
+    return code
 
 
-def _require_options(options: DevnetOptions) -> None:
-    if not 1 <= options.agents <= AGENTS_MAX:
-        raise ConfigError(f"--agents: expected 1 to {AGENTS_MAX}, got {options.agents}")
-    if not 1 <= options.epochs <= 1000:
-        raise ConfigError(f"--epochs: expected 1 to 1000, got {options.epochs}")
-    if not 15 <= options.epoch_s <= 86_400:
-        raise ConfigError(f"--epoch-seconds: expected 15 to 86400, got {options.epoch_s}")
-    if options.chaos in ("kill", "restart") and options.agents < 4:
-        raise ConfigError(f"--chaos {options.chaos}: needs at least 4 agents: two of three are no quorum")
-    if options.directory is not None and options.directory.exists() and any(options.directory.iterdir()):
-        raise ConfigError(f"--dir: {options.directory} is not empty; remove it or name another folder")
+def _make_folder(wanted: Path | None) -> Path:
+    try:
+        if wanted is None:
+            return Path(tempfile.mkdtemp(prefix="gpupool-devnet-"))
+        wanted.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--dir: {wanted or tempfile.gettempdir()} cannot be made: {error.strerror}") from error
+    return wanted
 
 
 class Devnet:
@@ -121,19 +105,22 @@ class Devnet:
         self._events: list[str] = []
         self._live: Live | None = None
         self._paid_epoch = 0
+        self._is_chaos_over = options.chaos is None
         self._started = time.monotonic()
         self._seats: list[Seat] = []
 
-    async def run(self) -> int:
-        """Everything, in order. Whatever happens, no process is left behind."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_interrupt_on_signal)
-            try:
-                code = await self._life_of_a_pool()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self._stop_all()
-            nursery.cancel_scope.cancel()
+    async def run(self) -> int | None:
+        """Everything, in order; None if interrupted. Whatever happens, no process is left behind."""
+        code = None
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+                try:
+                    code = await self._life_of_a_pool()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._stop_all()
+                nursery.cancel_scope.cancel()
         return code
 
     async def _life_of_a_pool(self) -> int:
@@ -157,12 +144,16 @@ class Devnet:
             self._say("the owner handed the pool over to its operators")
             for seat in self._seats:
                 await self._start_agent(seat)
-            onlooker = await self._watch(chain, reader, customer, server)
+            async with httpx.AsyncClient(trust_env=False, timeout=HTTP_TIMEOUT_S) as http:
+                names = {self._wallet_of(seat): seat.name for seat in self._seats}
+                onlooker = Onlooker(chain, reader, self._seats, names, http, self._say)
+                await self._watch(chain, reader, customer, server, onlooker)
             return await self._conclude(chain, reader, onlooker)
 
     async def _start_chain(self, funded: Sequence[SigningKey]) -> LiteServer:
+        funds_nanoton = FUNDS_NANOTON + 2 * PAYMENT_NANOTON * self._options.epochs
         genesis = [
-            {"address": str(wallet_address(key.public, "v5r1", global_id=GLOBAL_ID)), "nanoton": FUNDS_NANOTON}
+            {"address": str(wallet_address(key.public, "v5r1", global_id=GLOBAL_ID)), "nanoton": funds_nanoton}
             for key in funded
         ]
         path = self._directory / "genesis.json"
@@ -241,24 +232,30 @@ class Devnet:
 
     # Watching.
 
-    async def _watch(self, chain: Chain, reader: PoolReader, customer: Wallet, server: LiteServer) -> Onlooker:
-        """Pay in every epoch, draw, do the chaos, until the last epoch has settled."""
-        names = {self._wallet_of(seat): seat.name for seat in self._seats}
-        onlooker = Onlooker(chain, reader, self._seats, names, self._say)
+    async def _watch(
+        self, chain: Chain, reader: PoolReader, customer: Wallet, server: LiteServer, onlooker: Onlooker
+    ) -> None:
+        """Pay in every epoch, draw, do the chaos, until there is nothing more to see."""
         is_live = self._console.is_terminal and not self._options.as_json
         with Live(console=self._console, refresh_per_second=4) if is_live else nullcontext() as self._live:
             self._events.clear()  # the live view shows what happens from here on; it was printed until here
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(onlooker.poll_agents)
-                nursery.start_soon(self._make_chaos, server)
-                while onlooker.settled_epoch < self._options.epochs:
+                if self._options.chaos is not None:
+                    nursery.start_soon(self._make_chaos, self._options.chaos, server, onlooker)
+                while not self._is_over(onlooker):
                     await self._step(chain, reader, customer, onlooker)
                     self._draw(onlooker)
                     self._require_progress(onlooker.settled_epoch)
                     await trio.sleep(POLL_S)
                 nursery.cancel_scope.cancel()
         self._live = None
-        return onlooker
+
+    def _is_over(self, onlooker: Onlooker) -> bool:
+        """The last epoch has settled, what broke has come back, and every agent that runs can prove a claim."""
+        running = [name for name, child in self._agents.items() if child.code is None]
+        is_settled = onlooker.settled_epoch >= self._options.epochs
+        return is_settled and self._is_chaos_over and all(onlooker.has_caught_up(name) for name in running)
 
     async def _step(self, chain: Chain, reader: PoolReader, customer: Wallet, onlooker: Onlooker) -> None:
         try:
@@ -269,18 +266,30 @@ class Devnet:
                 self._say(f"the chain is away: {error}")
             self._chain_error = str(error)
         else:
+            if self._chain_error is not None:
+                self._say("the chain answers again")
             self._chain_error = None
 
     def _draw(self, onlooker: Onlooker) -> None:
         if self._live is not None:
-            names = [seat.name for seat in self._seats]
-            self._live.update(live_view(names, onlooker.statuses, onlooker.rewards, int(time.time()), self._events))
+            frame = Frame(
+                names=[seat.name for seat in self._seats],
+                statuses=onlooker.statuses,
+                down=onlooker.down,
+                rewards=onlooker.rewards,
+                is_chain_away=self._chain_error is not None,
+                landing=onlooker.landings.get(onlooker.settled_epoch),
+                now_s=int(time.time()),
+                events=self._events,
+            )
+            self._live.update(live_view(frame))
 
     async def _pay(self, chain: Chain, reader: PoolReader, customer: Wallet, rewards: RewardsState | None) -> None:
-        """The customer pays once in every epoch: 10 TON, and one more each time."""
+        """The customer pays in every epoch, not always the same; what fails is tried again at the next step."""
         if rewards is not None and rewards.current_epoch > self._paid_epoch:
-            self._paid_epoch = rewards.current_epoch
-            await pool_ops.pay_in(chain, customer, reader.pool, PAYMENT_NANOTON + self._paid_epoch * NANO)
+            epoch = rewards.current_epoch
+            await pool_ops.pay_in(chain, customer, reader.pool, PAYMENT_NANOTON + epoch % 10 * NANO)
+            self._paid_epoch = epoch
 
     def _require_progress(self, settled_epoch: int) -> None:
         for child in self._children:
@@ -288,45 +297,50 @@ class Devnet:
                 raise OperationError(f"{child.name} ended by itself with code {child.code}: {child.last_words()}")
         due_s = SETTLE_SLACK_S + (settled_epoch + 2) * self._options.epoch_s + 30 * (settled_epoch + 1)
         if time.monotonic() - self._started > due_s:
-            raise OperationError(f"epoch {settled_epoch + 1} did not settle in time")
+            raise OperationError(f"the pool comes no further: epoch {settled_epoch} was the last to settle in time")
 
-    async def _make_chaos(self, server: LiteServer) -> None:
-        """Break something in the middle of the first epoch; what shall come back does so later."""
-        if self._options.chaos is None:
-            return
-        seat = self._seats[-1]
+    async def _make_chaos(self, what: str, server: LiteServer, onlooker: Onlooker) -> None:
+        """Break something, if all goes fast in the first epoch; what shall come back does so later.
+
+        An agent dies once it has work to its name, so that the others settle and claim it without it.
+        """
         await trio.sleep(self._options.epoch_s * 0.6)
-        if self._options.chaos == "chain":
+        if what == "chain":
             assert self._chain is not None
             self._chain.kill()
             self._say("killed the chain")
             await trio.sleep(CHAIN_OUTAGE_S)
             await self._run_chain(server.port)
             self._say("started the chain again")
-            return
-        self._agents[seat.name].kill()
-        self._say(f"killed {seat.name}")
-        if self._options.chaos == "restart":
-            await trio.sleep(self._options.epoch_s)
-            await self._start_agent(seat)
-            self._say(f"started {seat.name} again")
+        else:
+            seat = self._seats[-1]
+            while not _has_worked(onlooker.statuses.get(seat.name)):  # noqa: ASYNC110 -- another process's state
+                await trio.sleep(POLL_S)
+            self._agents[seat.name].kill()
+            self._say(f"killed {seat.name}")
+            if what == "restart":
+                await trio.sleep(self._options.epoch_s)
+                await self._start_agent(seat)
+                self._say(f"started {seat.name} again")
+        self._is_chaos_over = True
 
     # The end.
 
     async def _conclude(self, chain: Chain, reader: PoolReader, onlooker: Onlooker) -> int:
         """Claim for everybody, then hold the books against the chain."""
-        settlements = [onlooker.settlements[epoch] for epoch in sorted(onlooker.settlements)]
-        await self._claim_all(settlements[-1])
+        landings = [onlooker.landings[epoch] for epoch in sorted(onlooker.landings)]
+        settlements = [landing.settlement for landing in landings]
+        await self._claim_all(settlements[-1], (await reader.rewards()).paid_nanoton)
         rewards = await reader.rewards()
         contract = await chain.account((await reader.state()).rewards)
         names = {self._wallet_of(seat).account: seat.name for seat in self._seats}
-        books = keep_books(onlooker.pots, settlements, rewards, contract.balance_nanoton)
+        books = keep_books(landings, rewards, contract.balance_nanoton)
         rows = shares(names, settlements, rewards.paid_nanoton)
         faults = books.faults(settlements)
         if self._options.as_json:
-            print(json.dumps(report_value(rows, books, settlements, onlooker.landed_after_s, faults)))  # noqa: T201
+            print(json.dumps(report_value(rows, books, landings, faults)))  # noqa: T201
         else:
-            self._console.print(report_table(rows, books))
+            Console().print(report_table(rows, books))
         for fault in faults:
             self._say(f"WRONG: {fault}")
         if not faults:
@@ -334,17 +348,18 @@ class Devnet:
             self._say(f"{len(settlements)} epoch(s) settled, everything claimed, the books balance ({took_s} s)")
         return 1 if faults else 0
 
-    async def _claim_all(self, last: Settlement) -> None:
-        """Everybody claims with its own agent; for one that is down another one does."""
-        alive = [seat for seat in self._seats if self._agents[seat.name].code is None]
-        for seat in self._seats:
-            address = self._wallet_of(seat)
-            earned = last.base().earned_nanoton.get(address, 0)
-            if earned == 0:
-                continue
-            own = seat if seat in alive else alive[0]
-            arguments = ["pool", "claim", "--config", str(own.config), "--participant", str(address), "--json"]
-            await run_json(f"claim of {seat.name}", arguments)
+    async def _claim_all(self, last: Settlement, paid: Mapping[bytes, int]) -> None:
+        """Everybody who is owed claims with its own agent; for a guest, or one that is down, another one does."""
+        alive = {self._wallet_of(seat): seat for seat in self._seats if self._agents[seat.name].code is None}
+        if not alive:
+            raise OperationError("no agent runs any more; nobody can claim")
+        for leaf in last.leaves:
+            if leaf.earned_nanoton > paid.get(leaf.participant.account, 0):
+                seat = alive.get(leaf.participant) or next(iter(alive.values()))
+                whom = ["--participant", str(leaf.participant)]
+                await run_json(
+                    f"claim by {seat.name}", ["pool", "claim", "--config", str(seat.config), *whom, "--json"]
+                )
 
     @staticmethod
     def _wallet_of(seat: Seat) -> Address:
@@ -362,7 +377,11 @@ class Devnet:
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
-async def _interrupt_on_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            raise KeyboardInterrupt
+def _has_worked(status: Mapping[str, Any] | None) -> bool:
+    """Whether an agent's log holds work that counts: the first window began before the evidence did."""
+    return status is not None and (status["work"]["head"] or 0) >= CREDITED_HEAD
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()

@@ -7,6 +7,9 @@ what an auditor recomputes from records and observations must be what the chain 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,11 +37,12 @@ def run(arguments: list[str], directory: Path, program: list[str] | None = None)
     return report
 
 
-def test_four_agents_settle_two_epochs_and_everything_is_claimed(tmp_path: Path) -> None:
-    report = run(["--agents", "4", "--epochs", "2"], tmp_path / "net")
+def test_seven_agents_settle_while_one_is_killed_and_all_of_them_are_paid(tmp_path: Path) -> None:
+    report = run(["--agents", "7", "--epochs", "2", "--chaos", "kill"], tmp_path / "net")
     assert report["ok"], report["faults"]
     assert [each["epoch"] for each in report["settlements"]] == [1, 2]
-    assert len(report["participants"]) == 4
+    assert all(each["submitter"].startswith("agent-") for each in report["settlements"])
+    assert len(report["participants"]) == 7
     for participant in report["participants"]:
         assert participant["claimed_nanoton"] == participant["earned_nanoton"] > 0
         assert participant["tokens"] > 0
@@ -48,6 +52,8 @@ def test_four_agents_settle_two_epochs_and_everything_is_claimed(tmp_path: Path)
     dust = sum(epoch["dust_nanoton"] for epoch in books["epochs"])
     assert books["claimed_nanoton"] == pots - dust
     assert books["contract_nanoton"] >= books["liabilities_nanoton"]
+    log = (tmp_path / "net" / "agent-6" / "agent.log").read_text()
+    assert "stopped" not in log.rstrip().splitlines()[-1], "it was killed, not stopped"
     assert audit(tmp_path / "net", report) == [each["payload_hash"] for each in report["settlements"]]
 
 
@@ -76,3 +82,23 @@ def test_a_chain_that_goes_away_is_waited_for(tmp_path: Path) -> None:
     assert "the chain is away" in log
     assert "the chain answers again" in log
     assert "Traceback" not in log
+    assert audit(tmp_path / "net", report) == [each["payload_hash"] for each in report["settlements"]]
+
+
+def test_ctrl_c_leaves_neither_processes_nor_files(tmp_path: Path) -> None:
+    net = subprocess.Popen(
+        [sys.executable, "-m", "agent", "devnet"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    with net:
+        assert net.stderr is not None
+        said = next(line for line in net.stderr if "TON chain on" in line)
+        net.send_signal(signal.SIGINT)
+        rest = net.stderr.read()
+    assert net.returncode == 130
+    assert rest.rstrip().splitlines()[-1] == "interrupted"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(said.rpartition(":")[2]))):
+        pass

@@ -1,0 +1,70 @@
+"""What the dev network's command line may ask for, and what is refused before anything is started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.devnet.layout import Seat
+from agent.errors import ConfigError
+
+AGENTS_MAX = 25
+EPOCHS_MAX = 1000
+EPOCH_S_MIN, EPOCH_S_MAX = 15, 86_400
+RATE_MAX = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevnetOptions:
+    """What the command line asks for. `agent_arguments` replaces `run --config FILE` for tests that need a liar."""
+
+    agents: int = 4
+    epochs: int = 3
+    epoch_s: int = 25
+    directory: Path | None = None
+    keep: bool = False
+    engine_url: str | None = None
+    chaos: str | None = None
+    """None, or what breaks: `kill` or `restart` an agent, `chain`."""
+    seed: int = 1
+    rate: float = 4.0
+    """Requests per second at the first engine; each further one has half as many more."""
+    as_json: bool = False
+    agent_arguments: Callable[[Seat], Sequence[str]] = field(
+        default=lambda seat: ("-m", "agent", "run", "--config", str(seat.config))
+    )
+
+
+def require_options(options: DevnetOptions) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        ConfigError: an option is out of range, or the folder is no empty folder.
+    """
+    if not 1 <= options.agents <= AGENTS_MAX:
+        raise ConfigError(f"--agents: expected 1 to {AGENTS_MAX}, got {options.agents}")
+    if not 1 <= options.epochs <= EPOCHS_MAX:
+        raise ConfigError(f"--epochs: expected 1 to {EPOCHS_MAX}, got {options.epochs}")
+    if not EPOCH_S_MIN <= options.epoch_s <= EPOCH_S_MAX:
+        raise ConfigError(f"--epoch-seconds: expected {EPOCH_S_MIN} to {EPOCH_S_MAX}, got {options.epoch_s}")
+    if not (math.isfinite(options.rate) and 0 <= options.rate <= RATE_MAX):
+        raise ConfigError(f"--rate: expected 0 to {RATE_MAX:g} requests per second, got {options.rate:g}")
+    if options.chaos in ("kill", "restart") and options.agents < 4:
+        raise ConfigError(f"--chaos {options.chaos}: needs at least 4 agents: two of three are no quorum")
+    if options.chaos == "restart" and options.epochs < 2:
+        raise ConfigError("--chaos restart: needs --epochs 2 or more: the agent comes back in the second one")
+    _require_folder(options.directory)
+
+
+def _require_folder(directory: Path | None) -> None:
+    if directory is None:
+        return
+    try:
+        if any(directory.iterdir()):
+            raise ConfigError(f"--dir: {directory} is not empty; remove it or name another folder")
+    except FileNotFoundError:
+        return  # it will be made
+    except OSError as error:
+        raise ConfigError(f"--dir: {directory} cannot be used as a folder: {error.strerror}") from error
