@@ -13,11 +13,11 @@ from agent.setup import Answers, Peer, init_agent, make_keys, toml_table
 from attestation.policy import AttestationPolicy
 from attestation.providers.software import SOFTWARE_MEASUREMENT, SoftwarePlatform, SoftwareRoot
 from contracts.chain import LiteServer
+from contracts.devchain.network import DEVNET_GLOBAL_ID
 from contracts.model import Address
 from contracts.signing import SigningKey
 
-GLOBAL_ID = -217
-"""Neither mainnet nor testnet: a signature of the dev network is worth nothing elsewhere."""
+GLOBAL_ID = DEVNET_GLOBAL_ID
 WINDOW_S = 4
 SAMPLE_INTERVAL_S = 1.0
 

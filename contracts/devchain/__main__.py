@@ -67,7 +67,7 @@ def read_genesis(path: Path) -> dict[Address, int]:
         accounts = {Address.parse(entry["address"]): entry["nanoton"] for entry in entries}
         for nanoton in accounts.values():
             require_uint("nanoton", nanoton, 120)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidValueError) as error:
         shape = '[{"address": "0:...", "nanoton": 1000000000}, ...]'
         raise InvalidValueError(f"{path}: expected {shape}: {error}") from error
     return accounts
@@ -80,6 +80,7 @@ async def _run(options: argparse.Namespace, genesis: dict[Address, int]) -> None
         except OSError as error:
             raise OSError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
         node = Node(storage, genesis, now=int(time.time()))
+        node.ledger.warm_up()
         server = LiteServer(node, block_s=options.block_seconds)
         host, port = listeners[0].socket.getsockname()[:2]
         ready = json.dumps(

@@ -166,13 +166,29 @@ class TvmEmulator:
         except (KeyError, ValueError, DevchainError) as error:
             raise EmulatorTrapError(f"unreadable answer of the emulator: {error!r}") from error
 
+    def warm_up(self) -> None:
+        """Load (and compile, the first time for this user) what the next call needs; takes seconds at worst.
+
+        Raises:
+            EmulatorUnavailableError: the vendored files are missing or not the expected ones, or do not run here.
+        """
+        try:
+            self._running()
+        except (wasmtime.WasmtimeError, wasmtime.Trap) as error:
+            self._guest = None
+            raise EmulatorUnavailableError(f"the emulator does not start: {str(error)[:300]}") from error
+
+    def _running(self) -> _Guest:
+        if self._guest is None:
+            self._guest = _Guest()
+            self._emulator = self._guest.call_with_texts("create_emulator", (), self._config, 0)
+        return self._guest
+
     def _call(self, export: str, *texts: str | None) -> dict[str, Any]:
         try:
-            if self._guest is None:
-                self._guest = _Guest()
-                self._emulator = self._guest.call_with_texts("create_emulator", (), self._config, 0)
+            guest = self._running()
             head = (self._emulator,) if export == "emulate" else ()
-            answer = json.loads(self._guest.take_text(self._guest.call_with_texts(export, head, *texts)))
+            answer = json.loads(guest.take_text(guest.call_with_texts(export, head, *texts)))
             if answer.get("fail"):
                 raise ValueError(str(answer.get("message", "no reason given"))[:200])
             output = answer["output"]

@@ -92,6 +92,10 @@ class Ledger:
         self.now = now
         self.lt = 0
 
+    def warm_up(self) -> None:
+        """Make the emulator ready, which the first message would do; raises `EmulatorUnavailableError`."""
+        self._emulator.warm_up()
+
     def send_external(self, boc: bytes) -> list[AppliedTransaction]:
         """Deliver an external message, then every message that follows from it.
 
@@ -231,6 +235,8 @@ class Ledger:
             return outcome
         try:
             transaction = read_transaction(outcome.transaction)
+            # The next block reads the account; what it could not read must not get that far.
+            read_account(address, outcome.account.cell)
         except InvalidMessageError as error:
             raise EmulatorTrapError(str(error)) from error
         self.lt = lt

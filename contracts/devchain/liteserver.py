@@ -63,10 +63,10 @@ class LiteServer:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._seal_for_ever)
                 await trio.serve_listeners(self._serve_connection, listeners)
-        except trio.Cancelled:
+        finally:
+            # Cancelled ones arrive in a group, hence no `except`.
             if self._node.has_pending:
                 self._node.seal(self._now())
-            raise
 
     async def _seal_for_ever(self) -> None:
         while True:

@@ -10,7 +10,8 @@ Source: TON `validator/impl/liteserver.cpp`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Any
 
 from pytoniq_core import Cell
@@ -135,8 +136,14 @@ def _account_state(node: Node, fields: _Fields, _now: int) -> bytes:
         shardblk=step.shard_id,
         shard_proof=_shard_proof(step),
         proof=_account_proof(step, account),
-        state=b"" if cell is None else to_boc(cell.refs[0]),
+        state=b"" if cell is None else _state_boc(cell.refs[0]),
     )
+
+
+@lru_cache(maxsize=8)
+def _state_boc(account: Cell) -> bytes:
+    """Every agent of a pool reads the same few accounts after each block, and those may be large."""
+    return to_boc(account)
 
 
 def _run_method(node: Node, fields: _Fields, _now: int) -> bytes:
@@ -191,7 +198,7 @@ def _block_transactions(node: Node, fields: _Fields, _now: int) -> bytes:
         req_count=count,
         incomplete=len(listed) > count,
         ids=ids,
-        proof=to_boc(_transactions_proof(_block_cell(node, fields["id"]))),
+        proof=to_boc(_transactions_proof(_block_cell(node, fields["id"]), step)),
     )
 
 
@@ -235,10 +242,11 @@ def _header_proof(block: Cell) -> Cell:
     return merkle_proof(block, [info, *info.refs, update])
 
 
-def _transactions_proof(block: Cell) -> Cell:
+def _transactions_proof(block: Cell, step: Step) -> Cell:
     """The header, and the list of transactions by account without the transactions' own cells."""
     info, update, extra = block.refs[0], block.refs[2], block.refs[3]
-    return merkle_proof(block, [info, *info.refs, update, extra, *extra.refs[:2], *_below(extra.refs[2])])
+    listed = _below(extra.refs[2], hidden={t.hash for t in step.transactions})
+    return merkle_proof(block, [info, *info.refs, update, extra, *extra.refs[:2], *listed])
 
 
 def _shard_proof(step: Step) -> bytes:
@@ -256,9 +264,14 @@ def _account_proof(step: Step, account: bytes) -> bytes:
     return to_boc(_header_proof(step.shard_block), state)
 
 
-def _below(cell: Cell) -> list[Cell]:
-    """`cell` and every cell under it (of a tree that this program made)."""
-    return [cell, *(inner for ref in cell.refs for inner in _below(ref))]
+def _below(cell: Cell, hidden: Collection[bytes] = ()) -> list[Cell]:
+    """`cell` and every cell under it, but for those with a hash in `hidden` and what is under them.
+
+    For trees that this program made: what a client made may have a few cells and no end of paths.
+    """
+    if cell.hash in hidden:
+        return []
+    return [cell, *(inner for ref in cell.refs for inner in _below(ref, hidden))]
 
 
 _HANDLERS: dict[str, Callable[[Node, _Fields, int], bytes]] = {
