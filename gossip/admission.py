@@ -119,11 +119,12 @@ class TokenBucket:
         self._updated_s = now
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ConnectionSlot:
     """One inbound connection's place: first by address, then (once proven) by key."""
 
     address: str
+    node_key: bytes | None = None
     stranger: bool | None = None
     """None until the handshake proved a key."""
 
@@ -136,7 +137,7 @@ class ConnectionAdmission:
         self._roster: frozenset[bytes] = frozenset()
         self._per_address: Counter[str] = Counter()
         self._handshakes = 0
-        self._strangers = 0
+        self._strangers: list[ConnectionSlot] = []
 
     def open(self, address: str) -> ConnectionSlot | Refusal:
         """Take a place for a connection that was just accepted from `address` (an IP, as text)."""
@@ -151,13 +152,13 @@ class ConnectionAdmission:
     def prove(self, slot: ConnectionSlot, node_key: bytes) -> Refusal | None:
         """Note the key that the handshake proved. A refused slot must still be closed."""
         self._handshakes -= 1
-        slot.stranger = node_key not in self._roster
+        slot.node_key, slot.stranger = node_key, node_key not in self._roster
         if not slot.stranger:
             # Many peers of a roster may share one address; their keys already bound their number.
             self._release_address(slot.address)
             return None
-        self._strangers += 1
-        return Refusal.STRANGERS if self._strangers > self._limits.strangers_max else None
+        self._strangers.append(slot)
+        return Refusal.STRANGERS if len(self._strangers) > self._limits.strangers_max else None
 
     def close(self, slot: ConnectionSlot) -> None:
         """Give the place back."""
@@ -166,11 +167,15 @@ class ConnectionAdmission:
         if slot.stranger is not False:
             self._release_address(slot.address)
         if slot.stranger:
-            self._strangers -= 1
+            self._strangers.remove(slot)
 
     def set_roster(self, keys: Iterable[bytes]) -> None:
-        """Name the keys that never compete for a place. Connections already proven keep their class."""
+        """Name the keys that never compete for a place: who is connected and joins gives its place back."""
         self._roster = frozenset(keys)
+        for slot in [slot for slot in self._strangers if slot.node_key in self._roster]:
+            self._strangers.remove(slot)
+            slot.stranger = False
+            self._release_address(slot.address)
 
     def _release_address(self, address: str) -> None:
         self._per_address[address] -= 1

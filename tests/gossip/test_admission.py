@@ -148,14 +148,14 @@ def test_whatever_happens_every_place_is_given_back(steps):
         elif slots:
             admission.close(slots.pop(number % len(slots)))
         if number == 7:
-            admission.set_roster([b"%d" % key])  # proven ones keep their class
+            admission.set_roster([b"%d" % key])
         assert admission._handshakes == sum(slot.stranger is None for slot in slots) <= limits.handshakes_max
-        assert admission._strangers == sum(slot.stranger is True for slot in slots) <= limits.strangers_max
+        assert len(admission._strangers) == sum(slot.stranger is True for slot in slots) <= limits.strangers_max
         assert admission._per_address == Counter(slot.address for slot in slots if slot.stranger is not False)
         assert all(count <= limits.per_address_max for count in admission._per_address.values())
     for slot in slots:
         admission.close(slot)
-    assert (admission._handshakes, admission._strangers, admission._per_address) == (0, 0, {})
+    assert (admission._handshakes, admission._strangers, admission._per_address) == (0, [], {})
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.floats(0, 10)), max_size=100))
@@ -203,3 +203,22 @@ def test_both_ends_keep_the_same_of_two_crossed_connections(a, b, a_dialled_the_
 def test_of_two_connections_of_one_direction_the_newer_is_kept(outbound):
     assert keeps_newer(b"a", b"b", older_outbound=outbound, newer_outbound=outbound)
     assert keeps_newer(b"b", b"a", older_outbound=outbound, newer_outbound=outbound)
+
+
+def test_a_connected_stranger_that_joins_the_roster_gives_its_place_back() -> None:
+    admission = ConnectionAdmission(ConnectionLimits(strangers_max=1, per_address_max=1))
+    early = admission.open("192.0.2.1")
+    assert isinstance(early, ConnectionSlot)
+    assert admission.prove(early, b"a" * 32) is None
+    admission.set_roster([b"a" * 32])
+    other = admission.open("192.0.2.1")
+    assert isinstance(other, ConnectionSlot)
+    assert admission.prove(other, b"b" * 32) is None
+    third = admission.open("192.0.2.2")
+    assert isinstance(third, ConnectionSlot)
+    assert admission.prove(third, b"c" * 32) is Refusal.STRANGERS
+    for slot in (early, other, third):
+        admission.close(slot)
+    again = admission.open("192.0.2.1")
+    assert isinstance(again, ConnectionSlot)
+    assert admission.prove(again, b"d" * 32) is None
