@@ -9,6 +9,7 @@ Source: CONTRACTS, "Must exist", "Phases", "Cumulative entitlement".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -191,10 +192,9 @@ def _holds(reader: PoolReader, condition: Callable[[PoolState], bool]) -> Callab
 async def _until(condition: Callable[[], Awaitable[bool]], failure: str) -> None:
     with trio.move_on_after(CONFIRM_TIMEOUT_S):
         while True:
-            try:
+            # What is being deployed does not stand yet: that is what is waited for.
+            with suppress(ContractAbsentError):
                 if await condition():
                     return
-            except ContractAbsentError:
-                pass  # what is being deployed does not stand yet
             await trio.sleep(CONFIRM_INTERVAL_S)
     raise OperationError(f"{failure} within {CONFIRM_TIMEOUT_S:.0f} s")
