@@ -175,6 +175,7 @@ def test_options_that_cannot_work_are_refused(options: dict[str, object], expect
 def test_a_new_and_an_empty_folder_will_do(tmp_path: Path) -> None:
     require_options(DevnetOptions(directory=tmp_path))
     require_options(DevnetOptions(directory=tmp_path / "new" / "er", rate=0.0))
+    assert list(tmp_path.iterdir()) == []  # looked at, not made
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")

@@ -29,6 +29,7 @@ CLOSES = st.builds(
     attests=st.lists(st.binary(max_size=99), max_size=5).map(tuple),
 )
 PARSERS = [sync.parse_request, sync.parse_heads, sync.parse_records, sync.parse_object, sync.parse_close]
+ENCODERS = [sync.encode_request, sync.encode_heads, sync.encode_records, sync.encode_object, sync.encode_close]
 
 
 @given(REQUESTS)
@@ -54,11 +55,12 @@ VALUES = st.recursive(
 
 @given(st.binary(max_size=100) | VALUES.map(codec.encode) | VALUES.map(lambda v: codec.encode((sync.TAG, v))))
 def test_anything_else_is_refused_and_never_crashes(data: bytes) -> None:
-    for parse in PARSERS:
+    for parse, encode in zip(PARSERS, ENCODERS, strict=True):
         try:
-            parse(data)
+            parsed = parse(data)
         except InvalidMessageError:
             continue
+        assert parse(encode(parsed)) == parsed
 
 
 @pytest.mark.parametrize(

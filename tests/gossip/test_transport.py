@@ -66,6 +66,7 @@ async def test_an_origin_over_its_allowance_is_dropped_and_counted():
         await gossip_until_heard(a, b, b"within")
         await a.publish(b"over")
         await eventually(lambda: b.counters.get("gossip_over_origin_rate"))
+        assert b.messages.statistics().current_buffer_used == 0
 
 
 async def test_requests_are_answered_both_ways_and_name_the_asker():
