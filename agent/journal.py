@@ -187,6 +187,7 @@ class Journal:
                 yield wire
 
     def own_head(self) -> UnverifiedRecord | None:
+        """The last record that this node signed: for whoever examines a journal."""
         rows = self._read("SELECT wire FROM record WHERE node_key = ? ORDER BY seq DESC LIMIT 1", (self._node_key,))
         return parse_record(rows[0][0], self._pool) if rows else None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from gossip.epoch_events import Message
-from gossip.records import Record, UnverifiedRecord
+from gossip.records import Record
 from gossip.settlement import Settlement
 
 
@@ -27,9 +27,6 @@ class Store(Protocol):
 
     def all_records(self) -> Iterator[bytes]:
         """Wires of every record kept, ascending by log and number: read once, at start."""
-
-    def own_head(self) -> UnverifiedRecord | None:
-        """The last record of the own log."""
 
     def keep_messages(self, epoch: int, messages: Sequence[Message]) -> None:
         """Keep messages of an epoch's close in one transaction; known ones are skipped."""

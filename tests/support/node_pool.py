@@ -17,7 +17,7 @@ from gossip.errors import InvalidMessageError, PeerUnavailableError
 from gossip.messages import Attest
 from gossip.node import Node, open_node
 from gossip.pull import Puller
-from gossip.records import EvidenceBody, Record, UnverifiedRecord, parse_record
+from gossip.records import EvidenceBody, Record
 from gossip.serve import serve
 from gossip.settlement import Settlement, encode_checkpoint
 from gossip.wire import kind_of
@@ -71,9 +71,6 @@ class MemoryStore:
     def all_records(self) -> Iterator[bytes]:
         for _, records in sorted(self.by_number.items()):
             yield from (record.wire for record in records)
-
-    def own_head(self) -> UnverifiedRecord | None:
-        return parse_record(self.own[-1], POOL) if self.own else None
 
     def keep_messages(self, epoch: int, messages: Sequence[Message]) -> None:
         self._write("messages")
