@@ -41,6 +41,11 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def note(text: str) -> None:
+    """Tell the user what is going on, on standard error."""
+    sys.stderr.write(f"gpupool: {text}\n")
+
+
 def answer(options: argparse.Namespace, value: dict[str, Any], text: str) -> int:
     """Print `value` as JSON if it was asked for, else `text`."""
     say(json.dumps(value, indent=2) if options.json else text)
@@ -283,7 +288,7 @@ def pool_claim(options: argparse.Namespace) -> int:
 
     async def claim(chain: Chain, wallet: Wallet) -> int:
         participant = named or wallet.address
-        settlement = await landed_settlement(chain, config)
+        settlement = await landed_settlement(chain, config, note)
         claimed = await pool_ops.claim(chain, wallet, config.pool.contract, settlement, participant)
         value = {
             "participant": str(participant),

@@ -140,15 +140,17 @@ async def pay_in(chain: Chain, wallet: Wallet, pool: Address, amount_nanoton: in
 async def claim(chain: Chain, wallet: Wallet, pool: Address, settlement: Settlement, participant: Address) -> Claimed:
     """Have the contract pay `participant` everything that it earned and was not paid yet.
 
-    `settlement` must be the last one that landed: its leaf proves the claim. Anyone may pay the fee.
+    `settlement` must be the last one that landed, or the one before: its leaf proves the claim. Anyone may
+    pay the fee.
 
     Raises:
-        OperationError: the settlement is not the landed one, nothing is due, or not confirmed in time.
+        OperationError: the settlement is neither of these, nothing is due, or not confirmed in time.
         ContractsError: the chain does not answer or refuses the message.
     """
     reader = PoolReader(chain, pool)
     state, rewards = await reader.state(), await reader.rewards()
-    if settlement.payload_hash != rewards.landed.payload_hash:
+    tree = proof.totals_tree(settlement.leaves)
+    if tree.root_hash not in (rewards.landed.totals_root, rewards.landed.previous_root):
         raise OperationError(
             f"this agent knows the settlement of epoch {settlement.payload.epoch}, the chain that of epoch "
             f"{rewards.landed.epoch}; try again when the agent caught up"
@@ -157,7 +159,7 @@ async def claim(chain: Chain, wallet: Wallet, pool: Address, settlement: Settlem
     before = rewards.paid_nanoton.get(participant.account, 0)
     if leaf is None or leaf.earned_nanoton <= before:
         raise OperationError(f"nothing is due to {participant}: {ton_exact(before)} were paid")
-    body = layout.claim_body(participant, proof.totals_tree(settlement.leaves).prove(participant))
+    body = layout.claim_body(participant, tree.prove(participant))
     await _send(chain, wallet, state.rewards, fees.CLAIM_NANOTON, body)
     paid = before
 

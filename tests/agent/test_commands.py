@@ -208,7 +208,7 @@ class Reader:
 
 async def landed(config: Config, monkeypatch: pytest.MonkeyPatch, epoch: int = 3) -> None:
     monkeypatch.setattr(claims, "PoolReader", lambda _chain, _pool: Reader(epoch))
-    await landed_settlement(None, config)  # type: ignore[arg-type]
+    await landed_settlement(None, config, commands.note)  # type: ignore[arg-type]
 
 
 async def test_nothing_is_settled_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,9 +232,21 @@ async def test_the_agent_is_asked_for_that_settlement(tmp_path: Path, monkeypatc
     assert asked == ["/-/checkpoint?payload_hash=" + "07" * 32]
 
 
-@pytest.mark.parametrize(("code", "said"), [(404, "does not know the settlement of epoch 3 yet"), (500, "broken")])
-async def test_an_agent_that_does_not_have_it_is_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+async def test_an_agent_that_does_not_have_it_yet_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with listener(code, b"broken") as (port, _), pytest.raises(OperationError, match=said):
+    monkeypatch.setattr(claims, "CATCH_UP_S", 0.05)
+    monkeypatch.setattr(claims, "CATCH_UP_INTERVAL_S", 0.03)
+    with (
+        listener(404, b"") as (port, asked),
+        pytest.raises(OperationError, match="does not know the settlement of epoch 3 yet"),
+    ):
         await landed(made_agent(tmp_path, port), monkeypatch)
+    assert len(asked) > 1
+    assert capsys.readouterr().err.count("waiting for the agent to learn of the settlement of epoch 3") == 1
+
+
+async def test_an_agent_that_fails_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener(500, b"broken") as (port, asked), pytest.raises(OperationError, match="broken"):
+        await landed(made_agent(tmp_path, port), monkeypatch)
+    assert len(asked) == 1

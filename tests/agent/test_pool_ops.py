@@ -30,14 +30,16 @@ from contracts.model import (
     PoolState,
     RewardsState,
 )
+from contracts.proof import totals_tree
 from contracts.wallet import OutMessage
 
 ME, OTHER, POOL, REWARDS = (Address(0, bytes([n]) * 32) for n in (1, 2, 3, 4))
 NODE_KEY = bytes([9]) * 32
 STAKE = 100 * NANO
 OPERATORS = OperatorSet(set_id=1, operators=(Operator(node_key=participant(0).node_key, weight=1),))
+LEAF = Leaf(participant=ME, earned_nanoton=10 * NANO, score=1, tokens=1, tasks=1, uptime_s=1, quality=1, reputation=500)
 LANDED = Landed(
-    epoch=3, payload_hash=bytes([7]) * 32, totals_root=ZERO_HASH, previous_root=ZERO_HASH,
+    epoch=3, payload_hash=bytes([7]) * 32, totals_root=totals_tree([LEAF]).root_hash, previous_root=ZERO_HASH,
     total_earned_nanoton=10 * NANO, settled_s=1,
 )  # fmt: skip
 PARAMS = PoolParams(
@@ -98,15 +100,8 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def settlement(*leaves: Leaf, payload_hash: bytes = LANDED.payload_hash) -> Any:
-    return SimpleNamespace(payload_hash=payload_hash, payload=SimpleNamespace(epoch=2), leaves=leaves)
-
-
-def leaf(address: Address = ME, earned_nanoton: int = 10 * NANO) -> Leaf:
-    return Leaf(
-        participant=address, earned_nanoton=earned_nanoton, score=1, tokens=1, tasks=1, uptime_s=1, quality=1,
-        reputation=500,
-    )  # fmt: skip
+def settlement() -> Any:
+    return SimpleNamespace(payload=SimpleNamespace(epoch=2), leaves=(LEAF,))
 
 
 async def register(scene: Any, stake_nanoton: int = STAKE, node_key: bytes = NODE_KEY) -> None:
@@ -121,8 +116,8 @@ async def hand_over(scene: Any) -> None:
     await pool_ops.hand_over(scene, scene, POOL, OPERATORS)
 
 
-async def claim(scene: Any, *, by: Address = ME, **changes: Any) -> Claimed:
-    return await pool_ops.claim(scene, scene, POOL, settlement(leaf(), **changes), by)
+async def claim(scene: Any, *, by: Address = ME) -> Claimed:
+    return await pool_ops.claim(scene, scene, POOL, settlement(), by)
 
 
 def changed(**changes: Any) -> Callable[[Any], None]:
@@ -150,7 +145,7 @@ def changed(**changes: Any) -> Callable[[Any], None]:
         (changed(pool_state={"operator_set": OPERATORS}), hand_over, "run by its operators already"),
         (changed(rewards_state={"paid_nanoton": {ME.account: 10 * NANO}}), claim, "nothing is due to .*: 10 TON were"),
         (changed(balance_nanoton=0), claim, "holds 0 TON; this takes 0.05 TON and gas"),
-        (changed(rewards_state={"landed": replace(LANDED, payload_hash=ZERO_HASH)}), claim, "of epoch 2, the chain"),
+        (changed(rewards_state={"landed": replace(LANDED, totals_root=ZERO_HASH)}), claim, "of epoch 2, the chain"),
     ],
 )
 async def test_what_cannot_succeed_is_not_sent(
