@@ -2,12 +2,16 @@
 
 An operator signs the representation hash (32 bytes) of the certificate's cell, with Ed25519 and its node
 key. The cell names network, pool and operator set, so a signature fits nowhere else; what stops replay is
-in the payload (epoch and `prev`). Untrusted: every signature and every certificate cell that comes from
-a peer.
+in the payload (epoch and `prev`, a sequence number, a set's number). Untrusted: every signature and every
+certificate cell that comes from a peer.
 
 1. Signatures travel with strictly ascending indexes: nobody counts twice.
 2. A certificate stands when operators of more than two thirds of the weight signed the same hash.
-3. `valid_until` of a settlement is the maximum: a settlement never goes stale.
+3. The kind beside the payload is the payload's first byte.
+4. `valid_until` of a settlement is the maximum: a settlement never goes stale.
+
+A node key signs in the same way that it belongs to an owner (`prove_possession`), so that nobody registers
+another's key.
 
 Source: CONTRACTS, "Certificate"; `contracts/src/quorum.tolk`, which is the judge.
 """
@@ -15,27 +19,45 @@ Source: CONTRACTS, "Certificate"; `contracts/src/quorum.tolk`, which is the judg
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from pytoniq_core import Builder, Cell
 
 from contracts import signing
+from contracts.commands import Command
 from contracts.errors import InvalidCellError, InvalidValueError
-from contracts.layout.cells import Reader, store_address
-from contracts.layout.messages import payload_cell, settle_payload
+from contracts.layout.bodies import body_cell
+from contracts.layout.codec import ADDRESS, Codec, Field, choice, raw, record, sint, uint
+from contracts.layout.payloads import command_cell, payload_cell, read_command, settle_payload
 from contracts.model import (
     OPERATORS_MAX,
+    Address,
     CertificateDomain,
     CertificateKind,
     OperatorSet,
     SettlePayload,
     Signature,
-    require_uint,
 )
 from contracts.opcodes import Op
 
 VALID_FOREVER_S = 2**32 - 1
 
-_TAG = 0x43455254
+_CERTIFICATE_TAG, _POSSESSION_TAG = 0x43455254, 0x35513638
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate as it was read: `payload` begins with `kind`, and is not yet read itself."""
+
+    domain: CertificateDomain
+    kind: CertificateKind
+    valid_until_s: int
+    payload: Cell
+
+    def command(self) -> Command:
+        """What it commands. Raises `InvalidCellError` if the payload is malformed."""
+        return read_command(self.payload)
 
 
 def settle_certificate(domain: CertificateDomain, payload: SettlePayload) -> Cell:
@@ -43,14 +65,43 @@ def settle_certificate(domain: CertificateDomain, payload: SettlePayload) -> Cel
     return certificate_cell(domain, CertificateKind.SETTLE, payload_cell(payload))
 
 
+def command_certificate(domain: CertificateDomain, command: Command, *, valid_until_s: int = VALID_FOREVER_S) -> Cell:
+    """The certificate of any command. `domain.set_id` is the current set's, or that of the set in an `AcceptSet`."""
+    return certificate_cell(domain, command.kind, command_cell(command), valid_until_s=valid_until_s)
+
+
 def certificate_cell(
     domain: CertificateDomain, kind: CertificateKind, payload: Cell, *, valid_until_s: int = VALID_FOREVER_S
 ) -> Cell:
     """Put a payload into the envelope that names network, pool and operator set."""
-    require_uint("valid_until_s", valid_until_s, 32)
-    envelope = Builder().store_uint(_TAG, 32).store_int(domain.global_id, 32)
-    store_address(envelope, domain.pool).store_uint(domain.set_id, 32)
-    return envelope.store_uint(valid_until_s, 32).store_uint(kind, 8).store_ref(payload).end_cell()
+    return CERTIFICATE.cell(
+        {
+            "global_id": domain.global_id,
+            "pool": domain.pool,
+            "set_id": domain.set_id,
+            "valid_until": valid_until_s,
+            "kind": kind,
+            "payload": payload,
+        }
+    )
+
+
+def read_certificate(cell: Cell) -> Certificate:
+    """Read the envelope of any certificate; `Certificate.command` reads what is in it.
+
+    Raises:
+        InvalidCellError: anything else, or its kind is not its payload's.
+    """
+    values = CERTIFICATE.parse(cell)
+    payload, kind = values["payload"], values["kind"]
+    if payload.bits[:8].tobytes() != bytes([kind]):
+        raise InvalidCellError("certificate: its kind is not its payload's")
+    return Certificate(
+        domain=CertificateDomain(global_id=values["global_id"], pool=values["pool"], set_id=values["set_id"]),
+        kind=kind,
+        valid_until_s=values["valid_until"],
+        payload=payload,
+    )
 
 
 def read_settle_certificate(cell: Cell) -> tuple[CertificateDomain, SettlePayload]:
@@ -59,15 +110,10 @@ def read_settle_certificate(cell: Cell) -> tuple[CertificateDomain, SettlePayloa
     Raises:
         InvalidCellError: anything else, or one that expires.
     """
-    reader = Reader(cell, "certificate")
-    reader.tag(_TAG, 32)
-    global_id, pool, set_id = reader.sint(32), reader.address(), reader.uint(32)
-    if reader.uint(32) != VALID_FOREVER_S:
+    certificate = read_certificate(cell)
+    if certificate.valid_until_s != VALID_FOREVER_S:
         raise InvalidCellError("certificate: a settlement's does not expire")
-    reader.tag(CertificateKind.SETTLE, 8)
-    payload = settle_payload(reader.ref())
-    reader.end()
-    return CertificateDomain(global_id=global_id, pool=pool, set_id=set_id), payload
+    return certificate.domain, settle_payload(certificate.payload)
 
 
 def verify_signature(operators: OperatorSet, certificate_hash: bytes, signature: Signature) -> int:
@@ -89,10 +135,13 @@ def submit_body(certificate: Cell, signatures: Sequence[Signature], *, query_id:
     Raises:
         InvalidValueError: none, too many, or an operator stands twice.
     """
-    require_uint("query_id", query_id, 64)
-    chain = signature_chain(signatures)
-    body = Builder().store_uint(Op.POOL_SUBMIT_CERTIFICATE, 32).store_uint(query_id, 64)
-    return body.store_uint(len(signatures), 8).store_ref(certificate).store_ref(chain).end_cell()
+    return body_cell(
+        Op.POOL_SUBMIT_CERTIFICATE,
+        query_id=query_id,
+        signers_count=len(signatures),
+        signatures=signature_chain(signatures),
+        certificate=certificate,
+    )
 
 
 def signature_chain(signatures: Sequence[Signature]) -> Cell:
@@ -106,3 +155,33 @@ def signature_chain(signatures: Sequence[Signature]) -> Cell:
         builder = Builder().store_uint(signature.index, 16).store_bytes(signature.signature)
         link = builder.store_maybe_ref(link).end_cell()
     return link
+
+
+def prove_possession(node_key: signing.SigningKey, *, global_id: int, pool: Address, owner: Address) -> bytes:
+    """Sign (64 bytes) that `owner` registers this node key in `pool`: what `layout.register_body` takes."""
+    return node_key.sign(possession_hash(global_id, pool, owner))
+
+
+def possession_hash(global_id: int, pool: Address, owner: Address) -> bytes:
+    """What a node key signs (32 bytes) to be registered by `owner` in `pool` of the network `global_id`."""
+    hashed: bytes = NODE_KEY_POSSESSION.cell({"global_id": global_id, "pool": pool, "owner": owner}).hash
+    return hashed
+
+
+CERTIFICATE: Codec[dict[str, Any]] = record(
+    "Certificate",
+    Field("global_id", sint(32)),
+    Field("pool", ADDRESS),
+    Field("set_id", uint(32)),
+    Field("valid_until", uint(32)),
+    Field("kind", choice(CertificateKind, 8)),
+    Field("payload", raw("CertPayload")),
+    tag=(_CERTIFICATE_TAG, 32),
+)
+NODE_KEY_POSSESSION: Codec[dict[str, Any]] = record(
+    "NodeKeyPossession",
+    Field("global_id", sint(32)),
+    Field("pool", ADDRESS),
+    Field("owner", ADDRESS),
+    tag=(_POSSESSION_TAG, 32),
+)

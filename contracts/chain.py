@@ -27,7 +27,7 @@ from pytoniq.liteclient.client import LiteServerError
 from pytoniq_core import Builder, Cell
 from pytoniq_core.tlb.vm_stack import VmStack
 
-from contracts.chain_proofs import read_account, read_header, read_transactions
+from contracts.chain_proofs import read_account, read_config, read_header, read_transactions
 from contracts.chain_servers import Ask, Connection, Servers, close_all
 from contracts.chain_values import Account, Block, LiteServer, TransactionSummary, account_id, block_lookup
 from contracts.errors import (
@@ -173,6 +173,16 @@ class Chain:
         async def ask(client: LiteClient) -> Account:
             answer = await client.liteserver_request("getAccountState", query)
             return read_account(answer, address, at, trust_level=self._trust_level)
+
+        return await self._ask(ask)
+
+    async def config(self, block: Block | None = None) -> Cell:
+        """The blockchain's config at `block` (None: the latest), proven: root of `Hashmap 32 ^Cell`."""
+        at = await self.head() if block is None else block
+        query = {"mode": 0, "id": at.to_tl()}
+
+        async def ask(client: LiteClient) -> Cell:
+            return read_config(await client.liteserver_request("getConfigAll", query), at)
 
         return await self._ask(ask)
 

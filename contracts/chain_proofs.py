@@ -11,6 +11,7 @@ Everything here is untrusted until its hashes lead to the masterchain block that
 4. An account is believed if the shard block's state holds exactly this account, and its absence if the
    shard is the account's own and the dictionary's path shows that there is no room for it.
 5. A list of transactions is believed if each one names the next by hash, from the account's last.
+6. A config is believed if it stands in the state after the masterchain block (rule 2), with nothing left out.
 
 Whatever does not decode or does not match raises `ChainConflictError`. That the masterchain block
 itself is signed by the validators is not checked (pytoniq's trust level 0).
@@ -38,7 +39,8 @@ from contracts.model import Address
 _ACCOUNT_KEY_BITS = 256
 _BLOCK_TAG, _STATE_TAG = 0x11EF55AA, 0x9023AFE2
 _INFO_REF, _UPDATE_REF = 0, 2
-_ACCOUNTS_REF = 1
+_ACCOUNTS_REF, _CUSTOM_REF = 1, 3
+_EXTRA_TAG = 0xCC26
 _NEW_HASH = slice(33, 65)
 """Where a Merkle update's data (tag, old hash, new hash, depths) names the new state."""
 
@@ -92,6 +94,25 @@ def read_account(answer: dict[str, Any], address: Address, block: Block, *, trus
         return _account(root, last_hash=leaf.load_bytes(32), last_lt=leaf.load_uint(64))
 
 
+def read_config(answer: dict[str, Any], block: Block) -> Cell:
+    """Believe a `configInfo` with all of the blockchain's config at `block`: root of `Hashmap 32 ^Cell`.
+
+    Raises:
+        ChainConflictError: the answer is for another block, a proof in it does not hold, or it leaves a part out.
+    """
+    with _doubting("config"):
+        asked = BlockIdExt.from_dict(block.to_tl())
+        _require(BlockIdExt.from_dict(answer["id"]) == asked, "it is of another block")
+        state = _state_after(answer["state_proof"], asked.root_hash, Cell.one_from_boc(answer["config_proof"])[0])
+        extra = state[_CUSTOM_REF].begin_parse()
+        _require(extra.load_uint(16) == _EXTRA_TAG, "it is not of the masterchain")
+        if extra.load_bit():
+            extra.load_ref()  # the shards
+        config: Cell = extra.load_ref()
+        _require(_is_whole(config), "a part is left out")
+        return config
+
+
 def read_transactions(
     answer: dict[str, Any], last_hash: bytes, count: int
 ) -> tuple[list[TransactionSummary], int, bytes]:
@@ -113,9 +134,13 @@ def read_transactions(
         return summaries, last_lt, last_hash
 
 
-def _state_after(proof: bytes, block_hash: bytes) -> Cell:
-    """The state after the block with the root hash `block_hash`, pruned to what the proof shows (rule 2)."""
-    header, state = (cell[0] for cell in Cell.from_boc(proof))
+def _state_after(proof: bytes, block_hash: bytes, state: Cell | None = None) -> Cell:
+    """The state after the block with the root hash `block_hash`, pruned to what the proof shows (rule 2).
+
+    It stands beside the header in `proof`, unless the answer brought it apart, as `state`.
+    """
+    header, *beside = (cell[0] for cell in Cell.from_boc(proof))
+    (state,) = beside if state is None else (state,)
     _require(header.get_hash(0) == block_hash, "its header is of another block")
     update = header[_UPDATE_REF]
     _require(update.type_ == CellTypes.merkle_update, "its header shows no state update")
@@ -180,7 +205,22 @@ def _account(root: Cell, *, last_hash: bytes, last_lt: int) -> Account:
         data=state.state_init.data if active else None,
         last_lt=last_lt,
         last_hash=last_hash,
+        state=root,
     )
+
+
+def _is_whole(root: Cell) -> bool:
+    """Whether nothing under `root` is pruned; each distinct cell is looked at once."""
+    pending, seen = [root], {root.hash}
+    while pending:
+        cell = pending.pop()
+        if cell.type_ == CellTypes.pruned_branch:
+            return False
+        for ref in cell.refs:
+            if ref.hash not in seen:
+                seen.add(ref.hash)
+                pending.append(ref)
+    return True
 
 
 def _summary(raw: Transaction, transaction_hash: bytes) -> TransactionSummary:
@@ -188,13 +228,16 @@ def _summary(raw: Transaction, transaction_hash: bytes) -> TransactionSummary:
     ran = compute is not None and compute.type_ == "vm"
     action = getattr(raw.description, "action", None)
     body = None if raw.in_msg is None else raw.in_msg.body
+    bits = 0 if body is None else len(body.bits)
+    head = None if body is None else body.begin_parse()
     return TransactionSummary(
         hash=transaction_hash,
         lt=raw.lt,
         now_s=raw.now,
         exit_code=compute.exit_code if ran else None,
         action_code=None if action is None else action.result_code,
-        in_op=body.begin_parse().load_uint(32) if body is not None and len(body.bits) >= 32 else None,
+        in_op=head.load_uint(32) if head is not None and bits >= 32 else None,
+        in_query_id=head.load_uint(64) if head is not None and bits >= 96 else None,
         source=_source(raw),
         aborted=bool(getattr(raw.description, "aborted", False)),
     )

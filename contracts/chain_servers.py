@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -109,13 +111,17 @@ class Connection:
 
     async def _connect(self) -> LiteClient:
         key = base64.b64encode(self.server.public_key).decode()
-        # Trust level 2 turns pytoniq's own checks off: every answer is checked in `chain_proofs`.
-        client = _Client(self.server.host, self.server.port, key, timeout=self._timeout_s, trust_level=2)
+        client: LiteClient | None = None
         try:
+            # Trust level 2 turns pytoniq's own checks off: every answer is checked in `chain_proofs`.
+            client = _Client(self.server.host, self.server.port, key, timeout=self._timeout_s, trust_level=2)
             async with asyncio.timeout(self._timeout_s):
                 await client.connect()
-        except BaseException:
-            await _close(client)
+        except BaseException as error:
+            if client is not None:
+                await _close(client)
+            if isinstance(error, Exception) and not isinstance(error, OSError):
+                raise OSError(0, "closed at once; check its address and its key") from error
             raise
         return client
 
@@ -151,8 +157,11 @@ class _Client(LiteClient):  # type: ignore[misc]  # pytoniq has no types
 
 def _reason(error: Exception) -> str:
     """An operating system's error in its own words, any other by its type."""
-    text = error.strerror if isinstance(error, OSError) else None
-    return text.lower() if text else f"{error!r:.120}"
+    if isinstance(error, OSError) and error.strerror:
+        # asyncio words the usual errors anew, with the address once more.
+        is_usual = error.errno is not None and error.errno in errno.errorcode
+        return (os.strerror(error.errno or 0) if is_usual else error.strerror).lower()
+    return f"{error!r:.120}"
 
 
 async def _close(client: LiteClient) -> None:

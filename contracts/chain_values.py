@@ -58,6 +58,8 @@ class Account:
     data: Cell | None
     last_lt: int
     last_hash: bytes
+    state: Cell | None = None
+    """All of it, as the chain stores it (block.tlb `Account`): what an emulation starts from. None: absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,8 @@ class TransactionSummary:
     source: Address | None
     """Who sent the message; None for an external one."""
     aborted: bool
+    in_query_id: int | None = None
+    """The 64 bits after the op, if the body has them: which request it belongs to."""
 
 
 ABSENT = Account(balance_nanoton=0, active=False, code_hash=None, data=None, last_lt=0, last_hash=bytes(32))

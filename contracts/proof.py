@@ -19,7 +19,7 @@ from pytoniq_core import Cell
 
 from contracts.errors import InvalidValueError
 from contracts.layout import dictionary
-from contracts.layout.messages import store_leaf
+from contracts.layout.values import store_leaf
 from contracts.model import ZERO_HASH, Address, Leaf
 
 _KEY_BITS = 256
@@ -41,9 +41,21 @@ class TotalsTree:
         Raises:
             InvalidValueError: the participant has no leaf.
         """
-        if self.root is None or participant.workchain != 0:
-            raise InvalidValueError(f"{participant} has no leaf in these totals")
-        return dictionary.prove(self.root, self._keys, _key(participant), _KEY_BITS)
+        return self.prove_many([participant])
+
+    def prove_many(self, participants: Iterable[Address]) -> Cell:
+        """One Merkle proof of all these participants' leaves, as `layout.push_body` takes it.
+
+        Raises:
+            InvalidValueError: nobody, or a participant that has no leaf.
+        """
+        wanted = list(participants)
+        for participant in wanted:
+            if self.root is None or participant.workchain != 0:
+                raise InvalidValueError(f"{participant} has no leaf in these totals")
+        if self.root is None:
+            raise InvalidValueError("these totals have no leaves")
+        return dictionary.prove(self.root, self._keys, [_key(participant) for participant in wanted], _KEY_BITS)
 
 
 def totals_tree(leaves: Iterable[Leaf]) -> TotalsTree:

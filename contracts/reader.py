@@ -15,8 +15,8 @@ from pytoniq_core import Cell
 from contracts import layout
 from contracts.chain import Account, Block
 from contracts.errors import ContractAbsentError
-from contracts.layout.deploy import ContractName
-from contracts.model import Address, Participant, PoolState, RewardsState
+from contracts.layout import ContractName
+from contracts.model import Address, Participant, PoolState, RegistryState, RewardsState
 
 
 class AccountSource(Protocol):
@@ -50,6 +50,10 @@ class PoolReader:
 
     async def registry(self, block: Block | None = None) -> tuple[Participant, ...]:
         """Read every entry of ParticipantRegistry, ascending by account. Raises as `state` does."""
+        return (await self.registry_state(block)).participants
+
+    async def registry_state(self, block: Block | None = None) -> RegistryState:
+        """Read ParticipantRegistry. Raises as `state` does."""
         return layout.read_registry(await self._data((await self._known()).registry, "participant_registry", block))
 
     async def _known(self) -> PoolState:

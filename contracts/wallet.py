@@ -139,6 +139,13 @@ class Wallet:
             if not await self._conclude(flying):
                 raise TransferExpiredError(f"wallet {self.address}: transfer {flying.seqno} did not land in time")
 
+    async def rehearsal(self, messages: Sequence[OutMessage]) -> bytes:
+        """The external message that `transfer` would send now, as a BoC, to be emulated; nothing is sent.
+
+        It is a valid transfer while it has not expired: it must not leave this process. Raises as `transfer` does.
+        """
+        return (await self._sign(messages, b"")).boc
+
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Hold the lock file: another process's transfer must not be taken for this one's."""

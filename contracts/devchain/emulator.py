@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import wasmtime
-from pytoniq_core import Cell
+from pytoniq_core import Cell, HashMap
 
 from contracts.devchain.accounts import StoredAccount
 from contracts.devchain.boc import from_boc, to_boc
@@ -56,6 +56,8 @@ from contracts.model import Address
 
 DEPTH_MAX = 256
 GET_METHOD_GAS_MAX = 1_000_000
+
+_VM_LOG_WITH_LOCATIONS = 2
 
 _VENDOR = Path(__file__).parent / "vendor"
 _WASM = "emulator.wasm.xz"
@@ -91,15 +93,22 @@ class GetMethodResult:
 class TvmEmulator:
     """One emulator with one blockchain config. Not for use from several threads at once."""
 
-    def __init__(self, config: Cell) -> None:
-        """Args: config: root of the config dictionary, as the masterchain state holds it.
-
-        Raises:
-            EmulatorUnavailableError: the vendored files are missing or not the expected ones.
+    def __init__(self, config: Cell, *, on_vm_log: Callable[[str], None] | None = None) -> None:
+        """Args:
+        config: root of the config dictionary, as the masterchain state holds it.
+        on_vm_log: gets TVM's log of each execution (code cell, offset and name of every instruction). Slow;
+            what measures coverage asks for it.
         """
         self._config = _base64(config)
+        self._on_vm_log = on_vm_log
+        self._verbosity = 0 if on_vm_log is None else _VM_LOG_WITH_LOCATIONS
+        self._libraries: dict[bytes, Cell] = {}
         self._guest: _Guest | None = None
         self._emulator = 0
+
+    def publish(self, library: Cell) -> None:
+        """Let every transaction from now on find what library cells of this hash stand for: for tests."""
+        self._libraries[library.hash] = library
 
     def run_transaction(
         self, account: StoredAccount, message: Cell, *, now: int, lt: int, rand_seed: bytes
@@ -120,7 +129,7 @@ class TvmEmulator:
             "debug_enabled": False,
         }
         before = base64.b64encode(account.boc).decode()
-        output = self._call("emulate", None, before, _base64(message), json.dumps(parameters))
+        output = self._call("emulate", self._published(), before, _base64(message), json.dumps(parameters))
         try:
             if output["success"]:
                 return Executed(
@@ -146,7 +155,7 @@ class TvmEmulator:
         parameters = {
             "code": _base64(code),
             "data": _base64(data),
-            "verbosity": 0,
+            "verbosity": self._verbosity,
             "libs": "",
             "address": address.friendly(),
             "unixtime": now,
@@ -178,10 +187,20 @@ class TvmEmulator:
             self._guest = None
             raise EmulatorUnavailableError(f"the emulator does not start: {str(error)[:300]}") from error
 
+    def _published(self) -> str | None:
+        """The dictionary hash -> ^library, as the configuration of a masterchain block has it."""
+        if not self._libraries:
+            return None
+        libraries = HashMap(256, value_serializer=lambda library, builder: builder.store_ref(library))
+        for key, library in self._libraries.items():
+            libraries.set_int_key(int.from_bytes(key, "big"), library)
+        root = libraries.serialize()
+        return None if root is None else _base64(root)
+
     def _running(self) -> _Guest:
         if self._guest is None:
             self._guest = _Guest()
-            self._emulator = self._guest.call_with_texts("create_emulator", (), self._config, 0)
+            self._emulator = self._guest.call_with_texts("create_emulator", (), self._config, self._verbosity)
         return self._guest
 
     def _call(self, export: str, *texts: str | None) -> dict[str, Any]:
@@ -194,12 +213,14 @@ class TvmEmulator:
             output = answer["output"]
             if not isinstance(output, dict):
                 raise TypeError("output is not an object")
-            return output
         except EmulatorUnavailableError:
             raise
         except Exception as error:
             self._guest = None
             raise EmulatorTrapError(f"{export}: {str(error)[:300]}") from error
+        if self._on_vm_log is not None:
+            self._on_vm_log(str(output.get("vm_log", "")))
+        return output
 
 
 def default_config() -> Cell:

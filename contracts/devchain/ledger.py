@@ -79,13 +79,14 @@ class Changes:
 class Ledger:
     """All accounts of workchain 0, and the emulator that moves them."""
 
-    def __init__(self, config: Cell | None = None, *, now: int) -> None:
+    def __init__(self, config: Cell | None = None, *, now: int, emulator: TvmEmulator | None = None) -> None:
         """Args:
         config: root of the config dictionary; None: the devnet's (`network.devnet_config`).
         now: unix time in seconds.
+        emulator: one of this config to use, from this thread alone; None: one of its own, made (0.3 s) when needed.
         """
         self._config = devnet_config() if config is None else config
-        self._emulator = TvmEmulator(self._config)
+        self._emulator = TvmEmulator(self._config) if emulator is None else emulator
         self._accounts: dict[bytes, StoredAccount] = {}
         self._changed: dict[bytes, StoredAccount] = {}
         self._transactions: list[AppliedTransaction] = []

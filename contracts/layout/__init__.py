@@ -1,41 +1,78 @@
-"""Values of `contracts.model` to and from cells: messages, storages, state inits, addresses."""
+"""Values of `contracts.model` and `contracts.commands` to and from cells: messages, storages, addresses."""
 
 from contracts.layout import dictionary
+from contracts.layout.bodies import Body, body_cell, read_body, read_event
 from contracts.layout.cells import parse_boc
-from contracts.layout.deploy import address_of, code, pool_address, pool_state_init, state_init
+from contracts.layout.deploy import ContractName, address_of, code, pool_address, pool_state_init, state_init
 from contracts.layout.messages import (
+    account_chain,
+    apply_params_body,
+    apply_upgrade_body,
+    cancel_withdrawal_body,
     claim_body,
+    complete_withdrawal_body,
     enable_quorum_body,
     finalize_body,
+    guardian_pause_body,
+    heartbeat_body,
+    increase_stake_body,
     init_body,
-    operator_set_cell,
-    payload_cell,
+    owner_command_body,
+    push_body,
     receive_payment_body,
     register_body,
-    settle_payload,
+    request_withdrawal_body,
+    sweep_slashed_body,
     top_up_body,
+    update_contribution_body,
+    update_worker_body,
 )
+from contracts.layout.payloads import command_cell, payload_cell, read_command, settle_payload
 from contracts.layout.storage import read_pool, read_registry, read_rewards
+from contracts.layout.values import operator_set_cell, params_cell, read_operator_set
 
 __all__ = [
+    "Body",
+    "ContractName",
+    "account_chain",
     "address_of",
+    "apply_params_body",
+    "apply_upgrade_body",
+    "body_cell",
+    "cancel_withdrawal_body",
     "claim_body",
     "code",
+    "command_cell",
+    "complete_withdrawal_body",
     "dictionary",
     "enable_quorum_body",
     "finalize_body",
+    "guardian_pause_body",
+    "heartbeat_body",
+    "increase_stake_body",
     "init_body",
     "operator_set_cell",
+    "owner_command_body",
+    "params_cell",
     "parse_boc",
     "payload_cell",
     "pool_address",
     "pool_state_init",
+    "push_body",
+    "read_body",
+    "read_command",
+    "read_event",
+    "read_operator_set",
     "read_pool",
     "read_registry",
     "read_rewards",
     "receive_payment_body",
     "register_body",
+    "request_withdrawal_body",
     "settle_payload",
     "state_init",
+    "sweep_slashed_body",
     "top_up_body",
+    "update_contribution_body",
+    "update_worker_body",
 ]

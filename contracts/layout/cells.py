@@ -62,6 +62,10 @@ class Reader:
     def bits_left(self) -> int:
         return self._left
 
+    @property
+    def refs_left(self) -> int:
+        return len(self._refs)
+
     def uint(self, bits: int) -> int:
         """Take an unsigned integer of `bits` bits, big-endian."""
         if bits > self._left:

@@ -17,12 +17,11 @@ from typing import Literal
 from pytoniq_core import Builder, Cell
 
 from contracts.errors import InvalidCellError
-from contracts.layout.cells import parse_boc, store_address
-from contracts.model import Address, require_uint
+from contracts.layout.cells import parse_boc
+from contracts.layout.storage import SEED
+from contracts.model import Address
 
 ContractName = Literal["pool_operator", "reward_distribution", "participant_registry"]
-
-_POOL_SEED = 0
 
 
 @cache
@@ -42,12 +41,14 @@ def code(name: ContractName) -> Cell:
 
 def pool_state_init(owner: Address, pool_id: int, epoch_duration_s: int) -> Cell:
     """State init of a pool. Send it along with `init_body` from `owner` to `address_of` it."""
-    require_uint("pool_id", pool_id, 64)
-    require_uint("epoch_duration_s", epoch_duration_s, 32)
-    seed = store_address(Builder().store_uint(_POOL_SEED, 8), owner)
-    seed.store_uint(pool_id, 64).store_uint(epoch_duration_s, 32)
-    seed.store_ref(code("participant_registry")).store_ref(code("reward_distribution"))
-    return state_init(code("pool_operator"), seed.end_cell())
+    seed = {
+        "owner": owner,
+        "pool_id": pool_id,
+        "epoch_duration_s": epoch_duration_s,
+        "registry_code": code("participant_registry"),
+        "rewards_code": code("reward_distribution"),
+    }
+    return state_init(code("pool_operator"), SEED.cell(seed))
 
 
 def pool_address(owner: Address, pool_id: int, epoch_duration_s: int) -> Address:

@@ -12,7 +12,7 @@ Source: TON whitepaper "TVM" section 3.3 (hashmaps), 3.1.7 (exotic cells).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from bitarray import bitarray
@@ -77,32 +77,38 @@ def entries(root: Cell | None, key_bits: int, *, entries_max: int, name: str) ->
         pending.append((zero, prefix << 1, left - 1))
 
 
-def prove(root: Cell, keys: Sequence[int], key: int, key_bits: int) -> Cell:
-    """Cut the Merkle proof of one key: the path stays, every sibling on it is pruned to its hash.
+def prove(root: Cell, keys: Sequence[int], wanted: Iterable[int], key_bits: int) -> Cell:
+    """Cut one Merkle proof of some keys: their paths stay, everything beside them is pruned to its hash.
 
-    `root` is the dictionary that `build` made of `keys` (ascending). O(log n) cells are made.
+    `root` is the dictionary that `build` made of `keys` (ascending). O(wanted * log n) cells are made.
 
     Raises:
-        InvalidValueError: `key` is not in the dictionary.
+        InvalidValueError: nothing is wanted, or a key that is not in the dictionary.
     """
-    index = bisect_left(keys, key)
-    if index == len(keys) or keys[index] != key:
-        raise InvalidValueError(f"dictionary: no key {key:x} to prove")
+    indexes = sorted({_index(keys, key) for key in wanted})
+    if not indexes:
+        raise InvalidValueError("dictionary: no key to prove")
 
     def path(cell: Cell, low: int, high: int, left: int) -> Cell:
+        first = bisect_left(indexes, low)
+        if first == len(indexes) or indexes[first] >= high:
+            return _pruned(cell)
         if low + 1 == high:
             return cell
         rest = _fork_bits(keys, low, high, left)
         middle = _split(keys, low, high, rest)
         zero, one = cell.refs
-        if index < middle:
-            kept = [path(zero, low, middle, rest - 1), _pruned(one)]
-        else:
-            kept = [_pruned(zero), path(one, middle, high, rest - 1)]
-        return Cell(cell.bits, kept, -1)
+        return Cell(cell.bits, [path(zero, low, middle, rest - 1), path(one, middle, high, rest - 1)], -1)
 
     proof = path(root, 0, len(keys), key_bits)
     return _exotic(bytes([_MERKLE_PROOF]) + root.hash + root.get_depth(0).to_bytes(2, "big"), [proof])
+
+
+def _index(keys: Sequence[int], key: int) -> int:
+    index = bisect_left(keys, key)
+    if index == len(keys) or keys[index] != key:
+        raise InvalidValueError(f"dictionary: no key {key:x} to prove")
+    return index
 
 
 def _fork_bits(keys: Sequence[int], low: int, high: int, left: int) -> int:

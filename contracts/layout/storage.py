@@ -1,35 +1,68 @@
-"""What the three contracts keep, read strictly from their accounts' data cells.
+"""What the three contracts keep, read strictly from their accounts' data cells, and written for tests.
 
 Untrusted: the data cell. A proven account state is as good as its proof, but it may belong to another
-contract or another version; whatever does not decode to the last bit is refused. The caller compares
-the account's code hash with `layout.code(...)` first, if it has to know that these are the contracts.
+contract or another version; whatever does not decode to the last bit is refused, and so are sums that are
+not those of their entries. The caller compares the account's code hash with `layout.code(...)` first, if it
+has to know that these are the contracts.
 
 Source: `contracts/src/storage.tolk`, `contracts/schema.tlb`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from pytoniq_core import Cell
 
-from contracts.errors import ContractAbsentError, InvalidCellError
+from contracts.errors import ContractAbsentError, InvalidValueError
 from contracts.layout import dictionary
 from contracts.layout.cells import Reader
-from contracts.layout.messages import read_operator_set
+from contracts.layout.codec import (
+    ADDRESS,
+    BOOL,
+    COINS,
+    HASH,
+    MAYBE_ADDRESS,
+    Codec,
+    Field,
+    Part,
+    choice,
+    constant,
+    convert,
+    hashmap,
+    maybe_ref,
+    raw,
+    record,
+    ref,
+    struct,
+    uint,
+)
+from contracts.layout.values import OPERATOR_SET, PARAMS, PINNED_TERMS, PROFILE, STAKE_RULES, STORED_METADATA
 from contracts.model import (
-    REPUTATION_MAX,
+    EPOCH_ROOTS_MAX,
+    OPEN_EPOCHS_MAX,
+    PARTICIPANTS_MAX,
+    PROPOSAL_KINDS,
     Address,
+    CertificateKind,
     Landed,
+    Lifetime,
     OpenEpoch,
     Participant,
     ParticipantStatus,
     PoolState,
+    PoolStatus,
+    Proposal,
+    RegistryState,
     RewardsState,
+    UpgradeTarget,
 )
 
-PARTICIPANTS_MAX = 12_000
-OPEN_EPOCHS_MAX = 64
+PAID_MAX = 32_768
+"""Participants come and go, and what they were paid stays; an account holds 65,536 cells at most."""
 
-_POOL_SEED, _POOL = 0, 1
+_VERSION = 1
+_SEED_TAG, _POOL_TAG = 0, 1
 
 
 def read_pool(data: Cell) -> PoolState:
@@ -39,141 +72,263 @@ def read_pool(data: Cell) -> PoolState:
         ContractAbsentError: the pool is deployed, but its owner has not initialised it.
         InvalidCellError: `data` is something else.
     """
-    reader = Reader(data, "pool")
-    tag = reader.uint(8)
-    if tag == _POOL_SEED:
+    if Reader(data, "Pool").uint(8) == _SEED_TAG:
         raise ContractAbsentError("the pool is not initialised yet: its owner has to send pool_init")
-    if tag != _POOL:
-        raise InvalidCellError(f"pool: unknown version {tag}")
-    children, params = Reader(reader.ref(), "pool's children"), Reader(reader.ref(), "pool's parameters")
-    owner, pool_id, phase = reader.address(), reader.uint(64), reader.uint(2)
-    operators = reader.maybe_ref()
-    state = PoolState(
-        owner=owner,
-        pool_id=pool_id,
-        phase=phase,
-        registry=children.address(),
-        rewards=children.address(),
-        fee_bps=params.uint(16),
-        min_stake_nanoton=params.coins(),
-        max_participants=params.uint(32),
-        registration_open=params.flag(),
-        policy_hash=params.octets(32),
-        max_refund_nanoton=params.coins(),
-        operator_set=None if operators is None else read_operator_set(operators),
-    )
-    for part in (reader, children, params):
-        part.end()
-    return state
+    return POOL.parse(data)
 
 
 def read_rewards(data: Cell) -> RewardsState:
     """Read RewardDistribution's storage. Raises `InvalidCellError`."""
-    reader = Reader(data, "rewards")
-    terms = Reader(reader.ref(), "rewards' terms")
-    epoch, start_s, end_s = reader.uint(32), reader.uint(32), reader.uint(32)
-    received, carried = reader.coins(), reader.coins()
-    open_pots, pending_fees, distributed = reader.coins(), reader.coins(), reader.coins()
-    landed = _read_landed(reader.ref())
-    open_root, paid_root = reader.maybe_ref(), reader.maybe_ref()
-    reader.end()
-    pool, _registry, duration_s = terms.address(), terms.address(), terms.uint(32)
-    fee_bps, _max_refund = terms.uint(16), terms.coins()
-    terms.end()
-    unpaid = landed.total_earned_nanoton - distributed
-    if unpaid < 0:
-        raise InvalidCellError("rewards: more was paid than earned")
-    return RewardsState(
-        pool=pool,
-        current_epoch=epoch,
-        current_start_s=start_s,
-        current_end_s=end_s,
-        epoch_duration_s=duration_s,
-        received_nanoton=received,
-        carried_nanoton=carried,
-        distributed_nanoton=distributed,
-        liabilities_nanoton=received + carried + open_pots + pending_fees + unpaid,
-        pending_fees_nanoton=pending_fees,
-        fee_bps=fee_bps,
-        open_epochs=_read_open_epochs(open_root),
-        landed=landed,
-        paid_nanoton=_read_paid(paid_root),
-    )
+    return REWARDS.parse(data)
 
 
-def read_registry(data: Cell) -> tuple[Participant, ...]:
-    """Read ParticipantRegistry's entries, ascending by account. Raises `InvalidCellError`."""
-    reader = Reader(data, "registry")
-    reader.address()
-    count, total_stake = reader.uint(32), reader.coins()
-    root, _node_keys = reader.maybe_ref(), reader.maybe_ref()
-    reader.end()
+def read_registry(data: Cell) -> RegistryState:
+    """Read ParticipantRegistry's storage; its entries ascend by account. Raises `InvalidCellError`."""
+    return REGISTRY.parse(data)
+
+
+def _proposals(items: dict[int, dict[str, Any]]) -> tuple[Proposal, ...]:
+    if not items.keys() <= {int(kind) for kind in PROPOSAL_KINDS}:
+        raise InvalidValueError("a proposal of an unknown kind")
+    return tuple(Proposal(kind=CertificateKind(kind), **values) for kind, values in items.items())
+
+
+def _proposal_values(proposals: tuple[Proposal, ...]) -> dict[int, dict[str, Any]]:
+    names = ("hash", "target", "since_s", "not_before_s", "params")
+    return {int(proposal.kind): {name: getattr(proposal, name) for name in names} for proposal in proposals}
+
+
+def _open_epochs(items: dict[int, dict[str, Any]]) -> tuple[OpenEpoch, ...]:
+    return tuple(OpenEpoch(epoch=epoch, **values) for epoch, values in items.items())
+
+
+def _open_epoch_values(epochs: tuple[OpenEpoch, ...]) -> dict[int, dict[str, Any]]:
+    names = ("start_s", "end_s", "finalized_s", "pot_nanoton", "fee_nanoton", "pinned")
+    return {epoch.epoch: {name: getattr(epoch, name) for name in names} for epoch in epochs}
+
+
+def _rewards(values: dict[str, Any]) -> RewardsState:
+    state = RewardsState(**values)
+    if state.unpaid_nanoton < 0:
+        raise InvalidValueError("more was paid than earned")
+    if state.open_pots_nanoton != sum(epoch.pot_nanoton for epoch in state.open_epochs):
+        raise InvalidValueError("open pots are not those of the open epochs")
+    return state
+
+
+def _registry(values: dict[str, Any]) -> RegistryState:
+    config = values.pop("config") or {"rewards": None, "paused_until_s": 0, "rules": None}
+    del values["node_keys"]
+    entries: dict[int, dict[str, Any]] = values.pop("participants")
     participants = tuple(
-        _read_participant(account, value)
-        for account, value in dictionary.entries(root, 256, entries_max=PARTICIPANTS_MAX, name="participant")
+        Participant(address=Address(0, account.to_bytes(32, "big")), **entry) for account, entry in entries.items()
     )
-    if (count, total_stake) != (len(participants), sum(p.stake_nanoton for p in participants)):
-        raise InvalidCellError("registry: count or total stake is not that of its participants")
-    return participants
-
-
-def _read_landed(cell: Cell) -> Landed:
-    reader = Reader(cell, "landed settlement")
-    epoch, settled_s = reader.uint(32), reader.uint(32)
-    landed = Landed(
-        epoch=epoch,
-        settled_s=settled_s,
-        payload_hash=reader.octets(32),
-        totals_root=reader.octets(32),
-        previous_root=reader.octets(32),
-        total_earned_nanoton=reader.coins(),
+    state = RegistryState(participants=participants, **values, **config)
+    sums = (
+        len(participants),
+        sum(p.status == ParticipantStatus.ACTIVE for p in participants),
+        sum(p.stake_nanoton for p in participants),
+        sum(p.pending_nanoton for p in participants),
+        sum(p.held_nanoton for p in participants),
     )
-    reader.end()
-    return landed
+    kept = (state.count, state.active_count, state.total_stake_nanoton, state.total_pending_nanoton)
+    if sums != (*kept, state.slashed_nanoton):
+        raise InvalidValueError("its counters are not the sums of its participants")
+    return state
 
 
-def _read_open_epochs(root: Cell | None) -> tuple[OpenEpoch, ...]:
-    epochs = []
-    for epoch, value in dictionary.entries(root, 32, entries_max=OPEN_EPOCHS_MAX, name="open epoch"):
-        start_s, end_s, finalized_s = value.uint(32), value.uint(32), value.uint(32)
-        epochs.append(
-            OpenEpoch(
-                epoch=epoch,
-                start_s=start_s,
-                end_s=end_s,
-                pot_nanoton=value.coins(),
-                fee_nanoton=value.coins(),
-                finalized_s=finalized_s,
-            )
-        )
-        value.end()
-    return tuple(epochs)
-
-
-def _read_paid(root: Cell | None) -> dict[bytes, int]:
-    paid = {}
-    for account, value in dictionary.entries(root, 256, entries_max=PARTICIPANTS_MAX, name="paid"):
-        paid[account.to_bytes(32, "big")] = value.coins()
-        value.end()
-    return paid
-
-
-def _read_participant(account: int, value: Reader) -> Participant:
-    profile = Reader(value.ref(), "participant's profile")
-    stake, status, reputation = value.coins(), value.uint(2), value.uint(10)
-    joined_s, _heartbeat_s = value.uint(32), value.uint(32)
-    value.end()
-    node_key, worker = profile.octets(32), profile.maybe_address()
-    _gpu_spec_hash, _gpu_count = profile.octets(32), profile.uint(8)
-    profile.end()
-    if reputation > REPUTATION_MAX:
-        raise InvalidCellError(f"participant: reputation {reputation}, at most {REPUTATION_MAX}")
-    return Participant(
-        address=Address(0, account.to_bytes(32, "big")),
-        node_key=node_key,
-        stake_nanoton=stake,
-        status=ParticipantStatus(status),
-        reputation=reputation,
-        joined_s=joined_s,
-        worker=worker,
+def _registry_values(state: RegistryState) -> dict[str, Any]:
+    names = (
+        "pool",
+        "count",
+        "active_count",
+        "total_stake_nanoton",
+        "total_pending_nanoton",
+        "slashed_nanoton",
+        "counters_seqno",
+        "roots",
     )
+    values = {name: getattr(state, name) for name in names}
+    config = {"rewards": state.rewards, "paused_until_s": state.paused_until_s, "rules": state.rules}
+    owners = {int.from_bytes(p.node_key, "big"): p.address.account for p in state.participants}
+    return values | {
+        "config": None if state.rewards is None else config,
+        "participants": {int.from_bytes(p.address.account, "big"): _entry(p) for p in state.participants},
+        "node_keys": dictionary.build(owners, 256, lambda builder, account: builder.store_bytes(account)),
+    }
+
+
+def _entry(participant: Participant) -> dict[str, Any]:
+    return {name: getattr(participant, name) for name in Participant.__dataclass_fields__ if name != "address"}
+
+
+_EPOCH_COINS: Codec[dict[bytes, int]] = convert(
+    hashmap(256, COINS, PAID_MAX, "paid"),
+    lambda items: {account.to_bytes(32, "big"): amount for account, amount in items.items()},
+    lambda paid: {int.from_bytes(account, "big"): amount for account, amount in paid.items()},
+)
+_REFERENCES = Part(
+    "references",
+    "References",
+    (Field("registry", ADDRESS), Field("rewards", ADDRESS), Field("cocoon_root", MAYBE_ADDRESS)),
+)
+PENDING = record(
+    "Pending",
+    Field("hash", HASH),
+    Field("target", choice(UpgradeTarget, 8)),
+    Field("since", uint(32), "since_s"),
+    Field("not_before", uint(32), "not_before_s"),
+    Field("params", maybe_ref(PARAMS)),
+)
+_EXTRA = Part(
+    "extra",
+    "Extra",
+    (
+        Field("previous_set", maybe_ref(OPERATOR_SET)),
+        Field(
+            "pending",
+            convert(hashmap(8, ref(PENDING), len(PROPOSAL_KINDS), "proposal"), _proposals, _proposal_values),
+        ),
+        Field("metadata", ref(STORED_METADATA)),
+        Field("created", uint(32), "created_s"),
+        Field("updated", uint(32), "updated_s"),
+        Field("exit_by", uint(32), "exit_by_s"),
+        Field("tasks", uint(64)),
+        Field("tokens", uint(64)),
+    ),
+)
+_LAYOUT = Field("version", constant(_VERSION, 16, "storage version"), "")
+SEED = record(
+    "PoolSeed",
+    Field("owner", ADDRESS),
+    Field("pool_id", uint(64)),
+    Field("epoch_duration", uint(32), "epoch_duration_s"),
+    Field("registry_code", raw()),
+    Field("rewards_code", raw()),
+    tag=(_SEED_TAG, 8),
+)
+POOL = struct(
+    "Pool",
+    PoolState,
+    _LAYOUT,
+    Field("owner", ADDRESS),
+    Field("pool_id", uint(64)),
+    Field("phase", uint(2)),
+    Field("status", choice(PoolStatus, 2)),
+    Field("paused_until", uint(32), "paused_until_s"),
+    Field("registration_open", BOOL),
+    Field("gov_seqno", uint(32)),
+    Field("active_count", uint(32)),
+    Field("pooled_stake", COINS, "pooled_stake_nanoton"),
+    Field("counters_seqno", uint(32)),
+    _REFERENCES,
+    Field("params", ref(PARAMS)),
+    Field("set", maybe_ref(OPERATOR_SET), "operator_set"),
+    _EXTRA,
+    tag=(_POOL_TAG, 8),
+)
+
+_SETUP = Part(
+    "setup",
+    "Setup",
+    (
+        Field("pool", ADDRESS),
+        Field("registry", ADDRESS),
+        Field("duration", uint(32), "epoch_duration_s"),
+        Field("running", ref(PINNED_TERMS)),
+        Field("next", ref(PINNED_TERMS)),
+    ),
+)
+LANDED = struct(
+    "Landed",
+    Landed,
+    Field("epoch", uint(32)),
+    Field("settled_at", uint(32), "settled_s"),
+    Field("payload_hash", HASH),
+    Field("totals_root", HASH),
+    Field("previous_root", HASH),
+    Field("total_earned", COINS, "total_earned_nanoton"),
+)
+OPEN_EPOCH = record(
+    "OpenEpoch",
+    Field("start", uint(32), "start_s"),
+    Field("end", uint(32), "end_s"),
+    Field("finalized_at", uint(32), "finalized_s"),
+    Field("pot", COINS, "pot_nanoton"),
+    Field("fee", COINS, "fee_nanoton"),
+    Field("pinned", ref(PINNED_TERMS)),
+)
+REWARDS = convert(
+    record(
+        "Rewards",
+        _LAYOUT,
+        Field("epoch", uint(32), "current_epoch"),
+        Field("start", uint(32), "current_start_s"),
+        Field("end", uint(32), "current_end_s"),
+        Field("received", COINS, "received_nanoton"),
+        Field("carried", COINS, "carried_nanoton"),
+        Field("open_pots", COINS, "open_pots_nanoton"),
+        Field("pending_fees", COINS, "pending_fees_nanoton"),
+        Field("received_before", COINS, "received_before_nanoton"),
+        Field("distributed", COINS, "distributed_nanoton"),
+        Field("fees_collected", COINS, "fees_collected_nanoton"),
+        _SETUP,
+        Field("landed", ref(LANDED)),
+        Field(
+            "open",
+            convert(hashmap(32, OPEN_EPOCH, OPEN_EPOCHS_MAX, "open epoch"), _open_epochs, _open_epoch_values),
+            "open_epochs",
+        ),
+        Field("paid", _EPOCH_COINS, "paid_nanoton"),
+    ),
+    _rewards,
+    lambda state: {name: getattr(state, name) for name in RewardsState.__dataclass_fields__},
+)
+
+LIFETIME = struct(
+    "Lifetime",
+    Lifetime,
+    Field("score", uint(128)),
+    Field("uptime", uint(64), "uptime_s"),
+    Field("tasks", uint(64)),
+    Field("tokens", uint(64)),
+    Field("epochs", uint(32)),
+    Field("last_epoch", uint(32)),
+)
+PARTICIPANT = record(
+    "Participant",
+    Field("stake", COINS, "stake_nanoton"),
+    Field("status", choice(ParticipantStatus, 2)),
+    Field("reputation", uint(10)),
+    Field("joined", uint(32), "joined_s"),
+    Field("heartbeat", uint(32), "heartbeat_s"),
+    Field("seqno", uint(32)),
+    Field("pending", COINS, "pending_nanoton"),
+    Field("withdraw_at", uint(32), "withdraw_at_s"),
+    Field("held", COINS, "held_nanoton"),
+    Field("held_until", uint(32), "held_until_s"),
+    PROFILE,
+    Field("lifetime", maybe_ref(LIFETIME)),
+)
+REGISTRY_CONFIG = record(
+    "RegistryConfig",
+    Field("rewards", ADDRESS),
+    Field("paused_until", uint(32), "paused_until_s"),
+    Field("rules", ref(STAKE_RULES)),
+)
+REGISTRY_RECORD = record(
+    "Registry",
+    _LAYOUT,
+    Field("pool", ADDRESS),
+    Field("count", uint(32)),
+    Field("active_count", uint(32)),
+    Field("total_stake", COINS, "total_stake_nanoton"),
+    Field("total_pending", COINS, "total_pending_nanoton"),
+    Field("slashed", COINS, "slashed_nanoton"),
+    Field("counters_seqno", uint(32)),
+    Field("config", maybe_ref(REGISTRY_CONFIG)),
+    Field("roots", hashmap(32, HASH, EPOCH_ROOTS_MAX, "epoch root")),
+    Field("participants", hashmap(256, PARTICIPANT, PARTICIPANTS_MAX, "participant")),
+    Field("node_keys", Codec("(HashmapE 256 bits256)", lambda b, cell: b.store_maybe_ref(cell), Reader.maybe_ref)),
+)
+REGISTRY = convert(REGISTRY_RECORD, _registry, _registry_values)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytoniq_core import Builder, Cell
 
-from contracts import certificate, layout
+from contracts import certificate, layout, signing
+from contracts.commands import Pause
 from contracts.errors import InvalidCellError, InvalidValueError
 from contracts.model import (
     Address,
@@ -73,6 +75,47 @@ def test_a_settlement_does_not_expire() -> None:
     )
     with pytest.raises(InvalidCellError, match="expire"):
         certificate.read_settle_certificate(cell)
+
+
+def test_an_envelope_reads_back() -> None:
+    cell = certificate.command_certificate(DOMAIN, Pause(gov_seqno=7), valid_until_s=2_000_000_000)
+    read = certificate.read_certificate(layout.parse_boc(cell.to_boc()))
+    assert (read.domain, read.kind, read.valid_until_s) == (DOMAIN, CertificateKind.PAUSE, 2_000_000_000)
+    assert read.command() == Pause(gov_seqno=7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (CertificateKind.RESUME, layout.command_cell(Pause(gov_seqno=7))),
+        (CertificateKind.SETTLE, Cell.empty()),
+        (CertificateKind.SETTLE, Builder().store_uint(0, 7).end_cell()),
+    ],
+    ids=["another kind", "empty", "no whole byte"],
+)
+def test_a_kind_is_its_payloads(kind: CertificateKind, payload: Cell) -> None:
+    with pytest.raises(InvalidCellError, match="kind"):
+        certificate.read_certificate(certificate.certificate_cell(DOMAIN, kind, payload))
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    cell = certificate.certificate_cell(DOMAIN, cast(CertificateKind, 0x7F), Builder().store_uint(0x7F, 8).end_cell())
+    with pytest.raises(InvalidCellError, match="CertificateKind"):
+        certificate.read_certificate(cell)
+
+
+def test_a_node_key_proves_whose_it_is() -> None:
+    """The signature holds for this network, this pool and this owner alone."""
+    owner, key = Address(0, hashlib.sha256(b"an owner").digest()), KEYS[0]
+    signature = certificate.prove_possession(key, global_id=-239, pool=POOL, owner=owner)
+    signing.verify(key.public, certificate.possession_hash(-239, POOL, owner), signature)
+    hashes = {
+        certificate.possession_hash(global_id, pool, who)
+        for global_id in (-239, -3)
+        for pool in (POOL, owner)
+        for who in (POOL, owner)
+    }
+    assert len(hashes) == 8
 
 
 def test_a_signature_has_its_operators_weight() -> None:

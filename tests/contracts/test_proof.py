@@ -12,7 +12,7 @@ from pytoniq_core import Cell
 
 from contracts.errors import InvalidValueError
 from contracts.layout import dictionary
-from contracts.layout.messages import read_leaf
+from contracts.layout.values import read_leaf
 from contracts.model import ZERO_HASH, Address, Leaf
 from contracts.proof import totals_tree
 from tests.contracts.pool_scene import PARTICIPANTS, leaf
@@ -90,6 +90,30 @@ def test_a_proof_holds_its_leaf_and_the_root(count: int) -> None:
         assert part.get_hash(0) == tree.root_hash
         assert leaves_in(part) == [wanted]
         assert len(proof.to_boc()) < 40 * (count.bit_length() + 4) * 2
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, 1), (10, 3), (10, 10), (500, 1), (500, 200)])
+def test_one_proof_holds_many_leaves(count: int, wanted: int) -> None:
+    rng = random.Random(count + wanted)
+    leaves = [leaf(Address(0, rng.randbytes(32)), i) for i in range(count)]
+    tree = totals_tree(leaves)
+    chosen = rng.sample(leaves, wanted)
+    proof = tree.prove_many(leaf.participant for leaf in chosen)
+    assert proof.bits.tobytes()[:33] == b"\3" + tree.root_hash
+    (part,) = proof.refs
+    assert part.get_hash(0) == tree.root_hash
+    shown = {leaf.participant for leaf in leaves_in(part)}
+    assert shown == {leaf.participant for leaf in chosen}
+    assert tree.prove_many([chosen[0].participant] * 2).hash == tree.prove(chosen[0].participant).hash
+
+
+def test_many_are_proven_or_none() -> None:
+    tree = totals_tree(LEAVES)
+    for participants in ([], [PARTICIPANTS[0], Address(0, bytes(32))], [Address(-1, PARTICIPANTS[0].account)]):
+        with pytest.raises(InvalidValueError):
+            tree.prove_many(participants)
+    with pytest.raises(InvalidValueError):
+        totals_tree([]).prove_many([])
 
 
 def leaves_in(part: Cell) -> list[Leaf]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytoniq_core import Builder, Cell
 
 from contracts import fees, layout
+from contracts.commands import Command, Pause, Remove, Target
 from contracts.model import NANO, ZERO_HASH
 from contracts.opcodes import Op, Refusal
-from tests.contracts.pool_scene import ANYONE, DURATION_S, PARTICIPANTS, START_S, Scene, leaf
+from tests.contracts.pool_scene import ANYONE, DURATION_S, OWNER, PARTICIPANTS, POLICY, START_S, TERMS, Scene, leaf
+from tests.contracts.registry_cases import address_slice
 
-ALICE, BOB, CAROL = PARTICIPANTS[:3]
+ALICE, BOB = PARTICIPANTS[:2]
 
 
 # ---- payments ----
@@ -207,61 +211,92 @@ def test_totals_never_shrink(ready: Scene) -> None:
     ],
     ids=["count 0 with a root", "no root with a count", "earned by nobody", "earned without score"],
 )
-def test_figures_must_fit_each_other(ready: Scene, over: dict[str, object]) -> None:
+def test_figures_must_fit_each_other(ready: Scene, over: dict[str, Any]) -> None:
     pot = ready.finish_epoch()
     assert ready.settle([leaf(ALICE, pot)], **over).refusal is Refusal.INCONSISTENT_TOTALS
 
 
-def relay_body(scene: Scene, kind: int = 1) -> Cell:
-    pot = scene.state().open_epochs[0].pot_nanoton
-    payload = layout.payload_cell(scene.payload([leaf(ALICE, pot)]))
-    body = Builder().store_uint(Op.POOL_RELAY_CERTIFICATE, 32).store_uint(0, 64)
-    body.store_uint(0b100, 3).store_int(0, 8).store_bytes(ANYONE.account).store_coins(NANO).store_uint(kind, 8)
-    return body.store_ref(payload).end_cell()
-
-
 def test_a_relay_counts_from_the_pool_alone(ready: Scene) -> None:
-    ready.finish_epoch()
-    body = relay_body(ready)
-    assert ready.send(ANYONE, ready.rewards, NANO, body).refusal is Refusal.NOT_POOL
-    assert ready.send(ready.registry, ready.rewards, NANO, body).refusal is Refusal.NOT_POOL
-    other = relay_body(ready, kind=2)
-    assert ready.ledger.send_internal(ready.pool, ready.rewards, NANO, other)[0].exit_code == Refusal.UNKNOWN_KIND
-    assert ready.ledger.send_internal(ready.pool, ready.rewards, NANO, body)[0].exit_code == 0
-
-
-def test_the_refund_comes_from_fees_and_never_exceeds_the_cost(ready: Scene) -> None:
-    pot = ready.finish_epoch(1000 * NANO)
-    fee = ready.state().pending_fees_nanoton
-    value = NANO
-    sent = ready.submit(ready.certificate(ready.payload([leaf(ALICE, pot)])), value=value)
-    assert sent.refusal is None
-    refund = fee - ready.state().pending_fees_nanoton
-    assert 0 < refund < NANO // 50
-    assert value - NANO // 200 < sent.received(ANYONE) <= value
-
-
-def test_without_fees_there_is_no_refund(ready: Scene) -> None:
-    ready.ledger.advance(ready.state().current_end_s)
-    assert ready.finalize().refusal is None
-    assert ready.settle([]).refusal is None
-    assert ready.state().pending_fees_nanoton == 0
-
-
-def test_get_methods(ready: Scene) -> None:
     pot = ready.finish_epoch()
+    payload = ready.payload([leaf(ALICE, pot)])
+    ready.books.know([leaf(ALICE, pot)], payload)
+    body = relay_body(payload)
+    for source in (ANYONE, OWNER, ready.registry, ready.rewards):
+        assert ready.send(source, ready.rewards, NANO, body).refusal is Refusal.NOT_POOL
+    assert ready.send(ready.pool, ready.rewards, NANO, body).refusal is None
+
+
+@pytest.mark.parametrize("command", [Remove(target=Target(participant=ALICE, joined_s=1, seqno=1)), Pause(gov_seqno=1)])
+def test_other_commands_are_not_for_the_rewards_contract(ready: Scene, command: Command) -> None:
+    sent = ready.send(ready.pool, ready.rewards, NANO, relay_body(command))
+    assert sent.refusal is Refusal.UNKNOWN_KIND
+
+
+def relay_body(command: Command) -> Cell:
+    """What the pool relays of a certificate by set 1."""
+    fields: dict[str, Any] = {"submitter": ANYONE, "attached": NANO, "set_id": 1, "kind": command.kind}
+    return layout.body_cell(Op.POOL_RELAY_CERTIFICATE, payload=layout.command_cell(command), **fields)
+
+
+# ---- get-methods ----
+
+
+def test_get_methods_of_epochs(ready: Scene) -> None:
+    pot = ready.finish_epoch()
+    ready.pay(3 * NANO)
     state = ready.state()
+    received = 3 * NANO - fees.PAYMENT_NANOTON
     assert ready.get(ready.rewards, "get_current_epoch_info") == [
-        2, state.current_start_s, state.current_end_s, 0, 0,
+        2, state.current_start_s, state.current_end_s, received, 0,
     ]  # fmt: skip
     (epoch,) = state.open_epochs
     assert ready.get(ready.rewards, "get_epoch_data", 1) == [
         1, epoch.start_s, epoch.end_s, epoch.finalized_s, pot, epoch.fee_nanoton,
     ]  # fmt: skip
-    assert ready.get(ready.rewards, "get_epoch_data", 2)[0] == 0
-    tree = ready.settle_shares({ALICE: pot})
+    assert ready.get(ready.rewards, "get_epoch_data", 2) == [0, state.current_start_s, state.current_end_s, 0, 0, 0]
+    for unknown in (0, 3):
+        exit_code, _ = ready.ledger.get_method(ready.rewards, "get_epoch_data", [unknown])
+        assert exit_code == Refusal.EPOCH_NOT_FINALIZED
+
+
+def test_get_methods_of_terms(ready: Scene) -> None:
+    """Epoch 1 began under the owner, epoch 2 begins under set 1."""
+    ready.finish_epoch()
+    policy = int.from_bytes(POLICY, "big")
+    terms = [TERMS.fee_bps, policy, TERMS.max_refund_nanoton, -1, TERMS.min_distribution_nanoton]
+    for epoch, set_id in ((1, 0), (2, 1), (3, 1)):
+        assert ready.get(ready.rewards, "get_epoch_terms", epoch) == [set_id, *terms]
+    ready.settle([])
+    exit_code, _ = ready.ledger.get_method(ready.rewards, "get_epoch_terms", [1])
+    assert exit_code == Refusal.EPOCH_NOT_FINALIZED
+
+
+def test_get_methods_of_money(ready: Scene) -> None:
+    pot = ready.finish_epoch()
+    before = ready.state()
+    tree = ready.settle_shares({ALICE: pot - 5, BOB: 5})
     assert ready.claim(ALICE, tree).refusal is None
-    address = Builder().store_uint(0b100, 3).store_int(0, 8).store_bytes(ALICE.account).end_cell()
-    assert ready.get(ready.rewards, "get_paid", address.begin_parse()) == [pot]
-    assert ready.get(ready.rewards, "get_epoch_certificate")[:2] == [1, ready.ledger.now]
-    assert sum(ready.get(ready.rewards, "get_liabilities")) == ready.state().liabilities_nanoton
+    ready.pay(2 * NANO)
+    state = ready.state()
+    assert state.fees_collected_nanoton == before.pending_fees_nanoton - state.pending_fees_nanoton > 0
+    assert ready.get(ready.rewards, "get_distribution_stats") == [
+        before.received_before_nanoton + 2 * NANO - fees.PAYMENT_NANOTON,
+        pot - 5,
+        state.fees_collected_nanoton,
+        state.pending_fees_nanoton,
+    ]
+    assert ready.get(ready.rewards, "get_paid", address_slice(ALICE)) == [pot - 5]
+    assert ready.get(ready.rewards, "get_paid", address_slice(BOB)) == [0]
+    landed = state.landed
+    assert ready.get(ready.rewards, "get_epoch_certificate") == [
+        1,
+        ready.ledger.now,
+        int.from_bytes(landed.payload_hash, "big"),
+        int.from_bytes(tree.root_hash, "big"),
+        0,
+        pot,
+    ]
+    assert ready.get(ready.rewards, "get_liabilities") == [
+        2 * NANO - fees.PAYMENT_NANOTON, 0, state.pending_fees_nanoton, 5,
+    ]  # fmt: skip
+    assert sum(ready.get(ready.rewards, "get_liabilities")) == state.liabilities_nanoton

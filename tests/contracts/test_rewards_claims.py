@@ -13,7 +13,8 @@ from contracts.errors import InvalidValueError
 from contracts.model import NANO, Address
 from contracts.opcodes import Op, Refusal
 from contracts.proof import totals_tree
-from tests.contracts.pool_scene import ANYONE, DURATION_S, PARTICIPANTS, START_S, Scene, account, leaf
+from tests.contracts.lone_rewards import LoneRewards, landed, made_state
+from tests.contracts.pool_scene import ANYONE, PARTICIPANTS, Scene, account, leaf
 
 ALICE, BOB, CAROL = PARTICIPANTS[:3]
 
@@ -38,6 +39,28 @@ def test_claim_twice_pays_once(ready: Scene) -> None:
         assert sent.refusal is Refusal.NOTHING_TO_PAY
         assert sent.received(source) > fees.CLAIM_NANOTON * 3 // 5
     assert ready.state().distributed_nanoton == pot
+
+
+def test_a_first_claim_leaves_the_rent_of_its_place_in_the_books(ready: Scene) -> None:
+    share = ready.finish_epoch() // 20
+    tree = ready.settle_shares(dict.fromkeys(PARTICIPANTS, share))
+    ready.send(ANYONE, ready.rewards, NANO, layout.top_up_body())  # pays the rent until now
+    before = ready.balance(ready.rewards)
+    for i, participant in enumerate(PARTICIPANTS):
+        source = participant if i % 2 else ANYONE
+        sent = ready.claim(participant, tree, source=source)
+        assert sent.received(source) - (share if i % 2 else 0) < fees.CLAIM_NANOTON - fees.PAYEE_RENT_NANOTON
+    own = len(PARTICIPANTS) * fees.PAYEE_RENT_NANOTON
+    assert ready.balance(ready.rewards) == before - len(PARTICIPANTS) * share + own
+
+    ready.finish_epoch()
+    tree = ready.settle_shares(dict.fromkeys(PARTICIPANTS, 2 * share))
+    ready.send(ANYONE, ready.rewards, NANO, layout.top_up_body())
+    before = ready.balance(ready.rewards)
+    for participant in PARTICIPANTS:
+        sent = ready.claim(participant, tree, source=ANYONE)
+        assert sent.received(ANYONE) > fees.CLAIM_NANOTON - fees.PAYEE_RENT_NANOTON
+    assert ready.balance(ready.rewards) == before - len(PARTICIPANTS) * share
 
 
 def test_one_claim_pays_for_ten_epochs(ready: Scene) -> None:
@@ -133,31 +156,38 @@ def test_claims_survive_open_epochs_and_payments(ready: Scene) -> None:
 
 def test_what_is_owed_to_others_is_never_paid_out() -> None:
     """With a balance below its debts (which rent alone can bring about) a claim waits for a top-up."""
-    scene = Scene()
-    tree = totals_tree([leaf(ALICE, 5 * NANO), leaf(BOB, 5 * NANO)])
-    rewards = underfunded_rewards(scene, tree)
-    body = layout.claim_body(ALICE, tree.prove(ALICE))
-    refused = scene.ledger.send_internal(ALICE, rewards, fees.CLAIM_NANOTON, body)
-    assert refused[0].exit_code == Refusal.UNDERFUNDED
-    scene.ledger.send_internal(ANYONE, rewards, 6 * NANO, layout.top_up_body())
-    paid = scene.ledger.send_internal(ALICE, rewards, fees.CLAIM_NANOTON, body)
-    assert paid[0].exit_code == 0
+    leaves = [leaf(ALICE, 5 * NANO), leaf(BOB, 5 * NANO)]
+    rewards = LoneRewards(made_state(landed(leaves)), own_nanoton=-5 * NANO)
+    body = layout.claim_body(ALICE, totals_tree(leaves).prove(ALICE))
+    assert rewards.send(ALICE, fees.CLAIM_NANOTON, body).exit_code == Refusal.UNDERFUNDED
+    rewards.send(ANYONE, 6 * NANO, layout.top_up_body())
+    assert rewards.send(ALICE, fees.CLAIM_NANOTON, body).exit_code == 0
 
 
-def underfunded_rewards(scene: Scene, tree: proof.TotalsTree) -> Address:
-    """RewardDistribution that owes 10 TON and has 5."""
-    terms = Builder()
-    for address in (scene.pool, scene.pool):
-        terms.store_uint(0b100, 3).store_int(0, 8).store_bytes(address.account)
-    terms.store_uint(DURATION_S, 32).store_uint(500, 16).store_coins(0)
-    landed = Builder().store_uint(1, 32).store_uint(START_S, 32).store_uint(1, 256).store_bytes(tree.root_hash)
-    landed.store_uint(0, 256).store_coins(10 * NANO)
-    data = Builder().store_ref(terms.end_cell()).store_uint(2, 32).store_uint(START_S, 32)
-    data.store_uint(START_S + DURATION_S, 32).store_uint(0, 20).store_ref(landed.end_cell()).store_uint(0, 2)
-    init = layout.state_init(layout.code("reward_distribution"), data.end_cell())
-    address = layout.address_of(init)
-    scene.ledger.send_internal(ANYONE, address, 5 * NANO, layout.top_up_body(), state_init=init)
-    return address
+def test_a_leaf_of_nothing_is_paid_nothing(ready: Scene) -> None:
+    pot = ready.finish_epoch()
+    tree = ready.settle_shares({ALICE: pot, BOB: 0})
+    assert ready.claim(BOB, tree).refusal is Refusal.NOTHING_TO_PAY
+    assert BOB.account not in ready.state().paid_nanoton
+
+
+def test_a_nanoton_is_paid(ready: Scene) -> None:
+    pot = ready.finish_epoch()
+    tree = ready.settle_shares({ALICE: pot - 1, BOB: 1})
+    assert ready.claim(BOB, tree, source=ANYONE).received(BOB) == 1
+
+
+def test_a_leaf_that_shrinks_is_paid_when_it_has_grown_again(ready: Scene) -> None:
+    """A quorum that takes earnings back cannot take back what was paid; nothing is paid twice."""
+    pot = ready.finish_epoch()
+    ready.claim(ALICE, ready.settle_shares({ALICE: pot}))
+    second = ready.finish_epoch()
+    tree = ready.settle_shares({ALICE: pot - 10, BOB: second})
+    assert ready.claim(ALICE, tree).refusal is Refusal.NOTHING_TO_PAY
+    assert ready.state().paid_nanoton == {ALICE.account: pot}
+    third = ready.finish_epoch()
+    tree = ready.settle_shares({ALICE: pot + 7, BOB: second + third - 17})
+    assert ready.claim(ALICE, tree, source=ANYONE).received(ALICE) == 7
 
 
 def test_books_balance_over_random_lives(ready: Scene) -> None:
