@@ -19,7 +19,7 @@ from agent.journal import create_journal, open_journal
 from contracts import signing
 from contracts.signing import SigningKey
 from gossip.node import Node, open_node
-from gossip.policy import parse_policy
+from gossip.policy import PoolPolicy, parse_policy
 from gossip.records import EvidenceBody, PoolId, Record, Unit, WorkBody, make_record
 
 AUTHORS = 20
@@ -109,5 +109,5 @@ async def _take(node: Node, batches: Sequence[Sequence[bytes]]) -> None:
         await node.take_records(batch)
 
 
-def _no_verdict(_node_key: bytes, _body: EvidenceBody) -> None:
+def _no_verdict(_policy: PoolPolicy, _node_key: bytes, _body: EvidenceBody) -> None:
     return None

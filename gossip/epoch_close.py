@@ -13,6 +13,8 @@ Messages come verified (signatures) from `gossip.messages`; that they may be act
    the view may come to nothing. Attests for one certificate hash add up across views; more than two thirds
    make the certificate.
 5. Submitters take turns until the chain shows the epoch settled. What landed becomes the base, always.
+6. When the frame of the open epoch changes (its operators count as lost, others settle in their place), the
+   round begins anew: nothing that was said under the old frame counts under the new one.
 
 All state is bounded: by the operator set, and by the *_MAX constants below.
 
@@ -141,7 +143,8 @@ class EpochClose:
                 return actions
             actions += self._adopt(known)
         frame = event.frame
-        if self._round is None and frame is not None and frame.epoch == self.base.epoch + 1:
+        is_next = frame is not None and frame.epoch == self.base.epoch + 1
+        if frame is not None and is_next and (self._round is None or self._round.frame != frame):
             actions += self._open(frame, landed)
         return [*actions, *self._step()]
 
@@ -353,7 +356,7 @@ class EpochClose:
             if not round_.submission.take(now_s):
                 return []
             ordered = tuple(Signature(index=i, signature=signatures[i]) for i in sorted(signatures))
-            return [Submit(settlement=outcome, signatures=ordered)]
+            return [Submit(settlement=outcome, set_id=round_.domain.set_id, signatures=ordered)]
         return []
 
     def _compute(self, round_: Round, observations: list[Observation]) -> Settlement:

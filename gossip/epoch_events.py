@@ -57,7 +57,10 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advanced:
-    """A new finalized block. `operators` are today's; `frame` is that of the oldest open epoch, if one is open."""
+    """A new finalized block. `operators` are today's.
+
+    `frame` is that of the oldest open epoch, if one is open and may be settled; its operators may be others.
+    """
 
     view: ChainView
     operators: OperatorSet
@@ -116,9 +119,10 @@ class Finalize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """Send this certificate to the pool, unless the epoch is settled by now."""
+    """Send this certificate of set `set_id` to the pool, unless the epoch is settled by now."""
 
     settlement: Settlement
+    set_id: int
     signatures: tuple[Signature, ...]
 
 

@@ -5,7 +5,9 @@ its predecessor, must wait, breaks a rule, or forks the log. The record's conten
 
 1. A record extends the chain when `prev_hash` is the hash of a record held on it, or of the base, and
    `seq` is one more.
-2. A work window starts at or after the end of the previous work record, and is at most `window_max_s` long.
+2. A work window starts at or after the end of the previous work record, and is at most `window_max_s` long:
+   a bound that no change of policy moves, for a record that was valid once must stay so. How long a window
+   may be to count is the tally's rule.
 3. A window that ends, or an anchor that lies, in the future only delays its record; receive time is never
    part of validity.
 4. Two different records with one (node_key, seq) are a fork. Both branches are kept (at most
@@ -119,7 +121,7 @@ class Log:
         return Placement.FORKED if siblings else Placement.EXTENDED
 
     def insert(self, record: Record, *, now_s: int, window_max_s: int) -> Placement:
-        """Place a verified record; `now_s` is the local clock, `window_max_s` the policy's longest window.
+        """Place a verified record; `now_s` is the local clock, `window_max_s` the longest that a window may be.
 
         Raises:
             InvalidMessageError: the record breaks rule 1, 2 or 4, or follows a CLOSE.

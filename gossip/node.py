@@ -41,7 +41,7 @@ from gossip.epoch_events import (
 )
 from gossip.errors import InvalidMessageError, OwnForkError
 from gossip.log_chain import LogBook, Placement
-from gossip.policy import PoolPolicy
+from gossip.policy import WINDOW_S_MAX, PoolPolicy
 from gossip.records import Body, EvidenceBody, PoolId, Record, make_record, parse_record, trust_record, verify_record
 from gossip.settlement import Base, Settlement
 from gossip.store import Store
@@ -80,7 +80,7 @@ class Node:
         self.store = store
         self.witness = witness
         self.now_s = now_s
-        self.logs = LogBook(window_max_s=policy.work.window_max_s)
+        self.logs = LogBook(window_max_s=WINDOW_S_MAX)
         self.machine = EpochClose(key, pool, policy=policy, base=base, logs=self.logs, verdict=verdict)
         self.wanted = trio.Event()
         """Set when `all_wanted` is not empty: `gossip.pull` fetches what it names."""

@@ -27,6 +27,8 @@ from gossip.errors import InvalidPolicyError
 
 TAG = "gpupool/policy/1"
 POLICY_BYTES_MAX = 256 * 1024
+WINDOW_S_MAX = 86_400
+"""The longest work window that any policy may let count; a record with a longer one is invalid everywhere."""
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +127,7 @@ def _require_ranges(document: _Document) -> None:
         ("timing.collect_s", timing.collect_s, 1, 86_400),
         ("timing.view_s", timing.view_s, 1, 86_400),
         ("timing.stage_s", timing.stage_s, 1, 86_400),
-        ("work.window_max_s", work.window_max_s, 1, 86_400),
+        ("work.window_max_s", work.window_max_s, 1, WINDOW_S_MAX),
         ("work.tokens_per_s_max", work.tokens_per_s_max, 1, 1 << 32),
         ("work.witness_bucket_s", work.witness_bucket_s, 1, 3_600),
         ("work.witness_carry_s", work.witness_carry_s, 0, 1 << 31),

@@ -3,13 +3,16 @@
 Pure, integer-only, independent of the order in which anything arrived. Two honest operators with the
 same frame, base, cut and records compute the same settlement, bit by bit; an auditor does too.
 
-1. A work window counts only if the evidence record that it names covers it from start to end.
+1. A work window counts only if it is no longer than the policy's longest, and the evidence record that it
+   names covers it from start to end.
 2. uptime = min(sum of counted windows less gaps, witnessed and not yet credited). The cap is the length of
    the counted windows, not of the epoch, and what was witnessed but not credited stays available (at most
    `witness_carry_s`): late records keep their value.
 3. tokens: the policy's units only, at most its rate x uptime.
 4. amount = floor(pot x score / sum of scores), added to what the base says was earned.
 5. Everyone who ever earned keeps a leaf, registered or not: the contract pays from the latest root.
+6. Whoever is suspended or inactive when the epoch is finalized earns nothing in it: what they did up to the
+   cut lapses, it is not postponed. Whoever is withdrawing still has a stake to lose, and still earns.
 
 Elsewhere: which records count (`gossip.cut`), how figures become scores (`gossip.score`), whether a quote
 is good (injected as `verdict`: a pure function of quote, collateral, policy and anchor).
@@ -19,10 +22,11 @@ Source: PROTOCOL, "Tally"; CONTRACTS, "Cumulative entitlement".
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from contracts.model import Address, Leaf, OperatorSet, Participant, SettlePayload
+from contracts.model import Address, Leaf, OperatorSet, Participant, ParticipantStatus, SettlePayload
 from gossip.cut import CutPoint, compute_cut
 from gossip.log_chain import LogBook
 from gossip.messages import Observation
@@ -31,10 +35,13 @@ from gossip.records import CloseBody, EvidenceBody, Record, Unit, WorkBody
 from gossip.score import Figures, quality, weighted_scores
 from gossip.settlement import EVIDENCE_KEPT_MAX, Base, EvidenceWindow, Reading, Settlement, cut_root, totals_root
 
+BARRED = frozenset({ParticipantStatus.SUSPENDED, ParticipantStatus.INACTIVE})
+"""Who earns nothing (rule 6)."""
+
 _UINT32_MAX = (1 << 32) - 1
 
-Verdict = Callable[[bytes, EvidenceBody], tuple[int, int] | None]
-"""(node key, evidence) -> (from_s, until_s) in which it holds, or None if it is refused.
+Verdict = Callable[[PoolPolicy, bytes, EvidenceBody], tuple[int, int] | None]
+"""(the epoch's policy, node key, evidence) -> (from_s, until_s) in which it holds, or None if it is refused.
 
 Raises DataUnavailableError when the collateral is not here yet.
 """
@@ -80,12 +87,15 @@ def tally(frame: EpochFrame, base: Base, cut: Mapping[bytes, CutPoint], logs: Lo
             continue
         before = base.reading(participant.node_key)
         records = [*logs[participant.node_key].chain(point.head)][::-1]
-        after = _advance(before, point, records, verdict, participant.node_key)
-        witnessed_s = point.witnessed_s - before.credited_s
-        figure = _figures(records, after, witnessed_s, participant.reputation, frame.policy)
+        after = _advance(before, point, records, functools.partial(verdict, frame.policy, participant.node_key))
+        if participant.status in BARRED:
+            figure, credited_s = Figures(reputation=participant.reputation), point.witnessed_s
+        else:
+            witnessed_s = point.witnessed_s - before.credited_s
+            figure = _figures(records, after, witnessed_s, participant.reputation, frame.policy)
+            floor_s = point.witnessed_s - frame.policy.work.witness_carry_s
+            credited_s = max(before.credited_s + figure.uptime_s, floor_s)
         figures.append(figure)
-        floor_s = point.witnessed_s - frame.policy.work.witness_carry_s
-        credited_s = max(before.credited_s + figure.uptime_s, floor_s)
         readings[participant.node_key] = _forget_expired(replace(after, credited_s=credited_s))
     scores = weighted_scores(figures, frame.policy.score)
     leaves = _leaves(frame, base, [p.address for p in participants], figures, scores)
@@ -104,7 +114,12 @@ def tally(frame: EpochFrame, base: Base, cut: Mapping[bytes, CutPoint], logs: Lo
     return Settlement(payload=payload, leaves=leaves, readings=readings)
 
 
-def _advance(before: Reading, point: CutPoint, records: Sequence[Record], verdict: Verdict, node_key: bytes) -> Reading:
+def _advance(
+    before: Reading,
+    point: CutPoint,
+    records: Sequence[Record],
+    verdict: Callable[[EvidenceBody], tuple[int, int] | None],
+) -> Reading:
     """The reading after `records`: its evidence windows are those of the base and of the new evidence."""
     windows = list(before.evidence)
     work_end_s = before.work_end_s
@@ -112,7 +127,7 @@ def _advance(before: Reading, point: CutPoint, records: Sequence[Record], verdic
         if isinstance(record.body, WorkBody):
             work_end_s = record.body.end_s
         elif isinstance(record.body, EvidenceBody):
-            span = verdict(node_key, record.body)
+            span = verdict(record.body)
             if span is not None:
                 windows.append(EvidenceWindow(record=record.hash, from_s=span[0], until_s=span[1]))
     return Reading(
@@ -139,6 +154,7 @@ def _figures(
         body
         for body in (record.body for record in records)
         if isinstance(body, WorkBody)
+        and body.end_s - body.start_s <= policy.work.window_max_s
         and (window := covered.get(body.evidence or b"")) is not None
         and window.from_s <= body.start_s
         and body.end_s <= window.until_s

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from pool_fixture import EPOCH_S, POOL, POT_NANOTON, Agent, Pool, fill, frame, key, log_book, verdict
+from pool_fixture import (
+    EPOCH_S,
+    POOL,
+    POT_NANOTON,
+    Agent,
+    Pool,
+    fill,
+    frame,
+    key,
+    log_book,
+    run_epoch,
+    verdict,
+    write_work,
+)
 
 from gossip.epoch_events import CheckpointArrived, Finalize, Persist, Publish, Refused, Submit
-from gossip.log_chain import GENESIS
 from gossip.messages import Attest, Observation, Proposal, make_proposal
 from gossip.settlement import Base
 from gossip.tally import settle
-
-
-def run_epoch(pool: Pool, *, steps: int = 60) -> None:
-    """Step until one more epoch has settled on chain and every live agent knows."""
-    target = pool.chain.landed.epoch + 1
-    for _ in range(steps):
-        pool.step()
-        live = [agent for agent in pool.agents if agent.i not in pool.down]
-        if pool.chain.landed.epoch >= target and all(a.machine.base.epoch >= target for a in live):
-            return
-    pytest.fail(f"epoch {target} did not settle: {[a.machine.progress() for a in pool.agents]}")
-
-
-def write_work(pool: Pool, windows: int = 3) -> None:
-    for author in pool.authors:
-        if author.head == GENESIS:
-            pool.spread([author.prove()])
-        pool.spread([author.work(tokens=1000 * (author.i + 1)) for _ in range(windows)])
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 7])

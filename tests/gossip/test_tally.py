@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import pytest
 from epochs import LONG_S, Epochs, leaf_of, observe_all, policy_work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_fixture import (
+    POOL,
     POT_NANOTON,
     START_S,
     Author,
@@ -18,11 +20,13 @@ from pool_fixture import (
     key,
     log_book,
     participant,
+    policy,
     verdict,
 )
 
-from contracts.model import Leaf
+from contracts.model import Leaf, ParticipantStatus
 from gossip.log_chain import GENESIS
+from gossip.messages import ObservedLog, make_observation
 from gossip.records import CloseBody, ReceiptBody, Unit
 from gossip.settlement import Base, Settlement
 from gossip.tally import settle, tally
@@ -305,3 +309,71 @@ def test_a_genesis_log_is_no_work() -> None:
     pool = Epochs(1)
     assert leaf_of(pool.settle(), 0).uptime_s == 0
     assert pool.base.reading(key(0).public).head == GENESIS
+
+
+@pytest.mark.parametrize("status", [ParticipantStatus.SUSPENDED, ParticipantStatus.INACTIVE])
+def test_who_is_suspended_or_inactive_earns_nothing_and_keeps_what_it_earned(status: ParticipantStatus) -> None:
+    pool = Epochs(2)
+    for author in pool.authors:
+        author.prove()
+        author.work()
+    before = leaf_of(pool.settle(), 0).earned_nanoton
+    assert before > 0
+    pool.participants = (replace(participant(0), status=status), participant(1))
+    for author in pool.authors:
+        author.work()
+    barred = pool.settle()
+    leaf = leaf_of(barred, 0)
+    assert (leaf.score, leaf.tokens, leaf.tasks, leaf.uptime_s, leaf.earned_nanoton) == (0, 0, 0, 0, before)
+    assert leaf_of(barred, 1).earned_nanoton == before + POT_NANOTON
+    # What it did meanwhile is counted: it is not paid when the bar is lifted, and lends its witnessed time to nobody.
+    pool.participants = (participant(0), participant(1))
+    lifted = pool.settle()
+    assert (leaf_of(lifted, 0).score, leaf_of(lifted, 0).earned_nanoton) == (0, before)
+    pool.authors[0].work(seconds=30)
+    assert leaf_of(pool.settle(witnessed_s=LONG_S + 7), 0).uptime_s == 7
+
+
+def test_who_is_withdrawing_still_earns() -> None:
+    pool = Epochs(1)
+    pool.participants = (replace(participant(0), status=ParticipantStatus.WITHDRAWING),)
+    pool.authors[0].prove()
+    pool.authors[0].work()
+    assert leaf_of(pool.settle(), 0).earned_nanoton == POT_NANOTON
+
+
+def test_who_left_the_registry_keeps_a_leaf_with_everything_it_earned() -> None:
+    pool = Epochs(2)
+    for author in pool.authors:
+        author.prove()
+        author.work()
+    before = leaf_of(pool.settle(), 0).earned_nanoton
+    pool.participants = (participant(1),)
+    pool.authors[1].work()
+    observed = [
+        make_observation(
+            key(i),
+            POOL,
+            epoch=2,
+            set_id=1,
+            policy_hash=pool.policy.hash,
+            base=pool.base.payload_hash,
+            logs={key(1).public: ObservedLog(head=pool.authors[1].head, witnessed_s=2 * LONG_S, worker_tokens=0)},
+            forks=(),
+        )
+        for i in range(2)
+    ]
+    fill(pool.logs, pool.authors[1].records[-1:])
+    settlement = settle(pool.frame(), pool.base, observed, pool.logs, verdict)
+    gone = leaf_of(settlement, 0)
+    assert (gone.earned_nanoton, gone.score, gone.tokens) == (before, 0, 0)
+    assert settlement.payload.total_earned_nanoton == 2 * before + POT_NANOTON
+
+
+def test_a_window_longer_than_the_policys_longest_does_not_count_and_spoils_nothing() -> None:
+    pool = Epochs(1)
+    pool.policy = replace(policy(), work=policy_work(policy(), window_max_s=30))
+    pool.authors[0].prove()
+    pool.authors[0].work(seconds=60)
+    pool.authors[0].work(seconds=20)
+    assert leaf_of(pool.settle(), 0).uptime_s == 20

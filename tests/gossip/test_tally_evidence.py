@@ -9,6 +9,7 @@ from epochs import Epochs, leaf_of
 from pool_fixture import START_S, key
 
 from gossip.errors import DataUnavailableError
+from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody
 from gossip.settlement import EVIDENCE_KEPT_MAX
 
@@ -25,7 +26,7 @@ from gossip.settlement import EVIDENCE_KEPT_MAX
 )
 def test_a_window_counts_only_inside_the_evidence_that_it_names(start_s: int, end_s: int, counts: bool) -> None:
     pool = Epochs(1)
-    pool.verdict = lambda _key, _body: (START_S + start_s, START_S + end_s)
+    pool.verdict = lambda _policy, _key, _body: (START_S + start_s, START_S + end_s)
     pool.authors[0].prove()
     pool.authors[0].work(seconds=10)
     assert leaf_of(pool.settle(), 0).uptime_s == (10 if counts else 0)
@@ -71,7 +72,7 @@ def test_kept_evidence_is_bounded_and_expired_one_is_forgotten() -> None:
 def test_collateral_that_is_missing_delays_the_tally_and_says_what_to_fetch() -> None:
     pool = Epochs(1)
 
-    def missing(_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+    def missing(_policy: PoolPolicy, _key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
         raise DataUnavailableError("collateral", frozenset({body.collateral_digest}))
 
     pool.verdict = missing
