@@ -120,3 +120,14 @@ def _is_key(text: str) -> bool:
         return len(base64.b64decode(text, validate=True)) == 32
     except (binascii.Error, ValueError):
         return False
+
+
+def parse_hash(option: str, text: str) -> bytes:
+    """A hash or a node key: 32 bytes from 64 hex digits.
+
+    Raises:
+        ConfigError: it has another form.
+    """
+    if re.fullmatch("[0-9A-Fa-f]{64}", text) is None:
+        raise ConfigError(f"{option} {text}: expected 64 hex digits")
+    return bytes.fromhex(text)

@@ -4,7 +4,8 @@ The verdict is part of consensus: it is a pure function of the evidence, the col
 pool's policy and root, and of whether its anchor is a block of the masterchain. What is not here yet is
 named, and fetched; it is never guessed.
 
-1. Own evidence is renewed when two thirds of its time are over; a window is covered by one piece or by none.
+1. Own evidence is renewed when two thirds of its time are over, and when the pool's policy changed: what
+   is counted from then on is judged by the new one. A window is covered by one piece or by none.
 2. An anchor is looked up at the chain once. One that claims a number above the head's at an earlier time
    cannot exist; any other unknown block is asked for again.
 
@@ -28,6 +29,7 @@ from agent.config import Config
 from agent.errors import ConfigError
 from agent.journal import Journal
 from agent.metrics import Metrics
+from agent.policies import Policies
 from attestation.binding import report_data
 from attestation.collateral import Collateral
 from attestation.errors import AttestationError
@@ -57,11 +59,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnEvidence:
-    """A piece of this host's evidence: its record's hash, and from when until when it holds."""
+    """A piece of this host's evidence: its record's hash, from when until when it holds, by which policy's word."""
 
     record: bytes
     from_s: int
     until_s: int
+    policy_hash: bytes
 
 
 class Attesting:
@@ -70,14 +73,15 @@ class Attesting:
     def __init__(
         self,
         pool: PoolId,
-        policy: AttestationPolicy,
+        policies: Policies,
         root: bytes,
         provider: QuoteProvider,
         journal: Journal,
         metrics: Metrics,
     ) -> None:
         self._pool = pool
-        self._policy = policy
+        self._policies = policies
+        self._rules = {policy.hash: AttestationPolicy.from_mapping(policy.attestation) for policy in policies}
         self._verifier = Verifier(root)
         self._provider = provider
         self._journal = journal
@@ -93,20 +97,22 @@ class Attesting:
 
     # The verdict, as the tally asks for it.
 
-    def verdict(self, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+    def verdict(self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
         """From when until when this evidence holds, or None if it is refused (`gossip.tally.Verdict`).
+
+        `policy` is one of those held.
 
         Raises:
             DataUnavailableError: its collateral or the word on its anchor is not here yet.
         """
-        key = _digest(node_key, body)
+        key = _digest(policy.hash, node_key, body)
         if key not in self._verdicts:
-            verdict = self._judge(node_key, body)
+            verdict = self._judge(self._rules[policy.hash], node_key, body)
             _make_room(self._verdicts, VERDICTS_MAX)
             self._verdicts[key] = verdict
         return self._verdicts[key]
 
-    def _judge(self, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+    def _judge(self, rules: AttestationPolicy, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
         anchor = _anchor(body)
         if anchor not in self._anchors:
             raise DataUnavailableError("an anchor is not confirmed yet", frozenset({anchor}))
@@ -117,7 +123,7 @@ class Attesting:
             appraisal = appraise_evidence(
                 _evidence(body),
                 self._collateral_of(body.collateral_digest),
-                self._policy,
+                rules,
                 network=self._pool.network,
                 pool=self._pool.account,
                 node_key=node_key,
@@ -205,29 +211,34 @@ class Attesting:
 
     def _due_in_s(self, now_s: int) -> float:
         """Seconds until new evidence is due (rule 1); not positive without any in force."""
-        return self._own[-1].until_s - self._policy.evidence_age_max_s / 3 - now_s if self._own else 0
+        policy_hash = self._policies.in_force.hash
+        if not self._own or self._own[-1].policy_hash != policy_hash:
+            return 0
+        return self._own[-1].until_s - self._rules[policy_hash].evidence_age_max_s / 3 - now_s
 
     async def _recall(self, node: Node, chain: Chain) -> None:
         """After a start: find what the own log already holds of evidence, settled or not."""
         if self._own:
             return
-        public = node.key.public
+        public, policy = node.key.public, self._policies.in_force
         log_ = node.logs[public]
         found = [
-            OwnEvidence(record=w.record, from_s=w.from_s, until_s=w.until_s)
+            OwnEvidence(record=w.record, from_s=w.from_s, until_s=w.until_s, policy_hash=policy.hash)
             for w in node.machine.base.reading(public).evidence
         ]
         for record in reversed(list(log_.chain(log_.head))):
             if isinstance(record.body, EvidenceBody):
                 await self._confirm(chain, _anchor(record.body))
-                span = self.verdict(public, record.body)
+                span = self.verdict(policy, public, record.body)
                 if span is not None:
-                    found.append(OwnEvidence(record=record.hash, from_s=span[0], until_s=span[1]))
+                    found.append(
+                        OwnEvidence(record=record.hash, from_s=span[0], until_s=span[1], policy_hash=policy.hash)
+                    )
         self._own = found[-OWN_KEPT_MAX:]
 
     async def _prove(self, node: Node, chain: Chain) -> None:
         anchor = await chain.head()
-        public = node.key.public
+        public, policy = node.key.public, self._policies.in_force
         bound = report_data(self._pool.network, self._pool.account, public, anchor.root_hash)
         quote, collateral = await self._provider.quote(bound), await self._provider.collateral()
         body = EvidenceBody(
@@ -240,11 +251,11 @@ class Attesting:
         )
         await trio.to_thread.run_sync(self._journal.keep_collateral, collateral.digest, collateral.to_json())
         self._anchors[_anchor(body)] = True
-        span = self.verdict(public, body)
+        span = self.verdict(policy, public, body)
         if span is None:
             raise AttestationError(f"the pool would refuse this host's evidence: {self._refusals.get(public)}")
         record = await node.append(body)
-        own = OwnEvidence(record=record.hash, from_s=span[0], until_s=span[1])
+        own = OwnEvidence(record=record.hash, from_s=span[0], until_s=span[1], policy_hash=policy.hash)
         self._own = [*self._own[1 - OWN_KEPT_MAX :], own]
         self._metrics.evidence_valid_until.set(own.until_s)
         log.info("evidence published, valid for %d s", own.until_s - own.from_s)
@@ -260,18 +271,18 @@ class Attesting:
         }
 
 
-def open_attesting(config: Config, policy: PoolPolicy, pool: PoolId, journal: Journal, metrics: Metrics) -> Attesting:
+def open_attesting(config: Config, policies: Policies, pool: PoolId, journal: Journal, metrics: Metrics) -> Attesting:
     """Open this host's quote provider and the pool's attestation policy.
 
     Raises:
         ConfigError: a file of the attestation section cannot be read.
-        AttestationError: the policy is not one, or the root is not allowed on this network.
+        AttestationError: a policy is not one, or the root is not allowed on this network.
     """
     table = config.attestation
     root = root_for(pool.network, _read_certificate(config.resolve(table.software_root_file)))
     return Attesting(
         pool,
-        AttestationPolicy.from_mapping(policy.attestation),
+        policies,
         root,
         SoftwarePlatform.load(config.resolve(table.software_dir)),
         journal,
@@ -302,11 +313,11 @@ def _evidence(body: EvidenceBody) -> Evidence:
     )
 
 
-def _digest(node_key: bytes, body: EvidenceBody) -> bytes:
-    """Names a piece of evidence in 32 bytes instead of the many that it has."""
-    parts = (body.quote, body.gpu_report or b"", body.collateral_digest, body.anchor_root_hash)
+def _digest(policy_hash: bytes, node_key: bytes, body: EvidenceBody) -> bytes:
+    """Names a piece of evidence under a policy in 32 bytes instead of the many that it has."""
+    named = (policy_hash, node_key, body.quote, body.gpu_report or b"", body.collateral_digest, body.anchor_root_hash)
     numbers = f"{body.gpu_report is None} {body.anchor_seqno} {body.anchor_time_s}".encode()
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (node_key, numbers, *parts))).digest()
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (*named, numbers))).digest()
 
 
 def _anchor(body: EvidenceBody) -> Anchor:

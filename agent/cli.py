@@ -10,16 +10,16 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from agent import commands
-from agent.commands import EXIT_USAGE
 from agent.errors import AgentError, ConfigError, KeyFileError
+from agent.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from agent.pool.parser import add_pool
 from attestation.errors import AttestationError
 from contracts.errors import ContractsError
 from gossip.errors import GossipError
 
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 DEFAULT_CONFIG = Path("/etc/gpupool/agent.toml")
 
 _EXPECTED = (AgentError, AttestationError, ContractsError, GossipError)
@@ -27,7 +27,7 @@ _EXPECTED = (AgentError, AttestationError, ContractsError, GossipError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = build_parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         outcome: int = options.run(options)
         return outcome
@@ -35,6 +35,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug or isinstance(error, SystemExit):
             raise
         return _explain(error)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, like everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"gpupool: {_one_line(message)}; see `{self.prog} --help`\n")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, all of them known."""
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unknown arguments: {' '.join(unknown)}")
+    return options
+
+
+def _one_line(text: str) -> str:
+    """A message may quote a file or a peer: what would move the cursor is escaped."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _explain(error: BaseException) -> int:
@@ -46,7 +67,7 @@ def _explain(error: BaseException) -> int:
     text = str(cause)
     if not isinstance(cause, _EXPECTED):
         text = f"unexpected {type(cause).__name__}: {text} (`gpupool --debug` shows where)"
-    print(f"gpupool: {text}", file=sys.stderr)  # noqa: T201 the answer to the user
+    print(f"gpupool: {_one_line(text)}", file=sys.stderr)  # noqa: T201 the answer to the user
     return EXIT_USAGE if isinstance(cause, ConfigError | KeyFileError) else EXIT_FAILED
 
 
@@ -61,7 +82,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; completions and the manual page come from it, too."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="gpupool",
         description="Node agent for GPU hosts of a compute pool on TON.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted.",
@@ -71,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_agent_commands(verbs)
     _add_keys(verbs)
     _add_devnet(verbs)
-    _add_pool(verbs)
+    add_pool(verbs, DEFAULT_CONFIG)
     return parser
 
 
@@ -89,7 +110,7 @@ def _command(
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
@@ -101,14 +122,6 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def _add_owner(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    parser.add_argument(
-        "--liteserver", required=required, action="append", metavar="HOST:PORT:KEY", help="repeat for several"
-    )
-    parser.add_argument("--network", required=required, help='"mainnet", "testnet" or a global id')
-    parser.add_argument("--wallet-key", required=required, type=Path, metavar="FILE", help="the owner's key")
 
 
 def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -198,50 +211,3 @@ def _add_devnet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--rate", type=float, default=4.0, help="requests per second at the first engine (default: %(default)s)"
     )
     _add_json(devnet)
-
-
-def _add_pool(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    pool = verbs.add_parser("pool", help="deploy a pool, join one, look at it, claim rewards")
-    pool_verbs = pool.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    deploy = _command(
-        pool_verbs,
-        "deploy",
-        commands.pool_deploy,
-        "deploy a new pool that this wallet owns",
-        "gpupool pool deploy --liteserver 203.0.113.5:4924:BASE64KEY --network testnet --wallet-key wallet.key \\\n"
-        "    --policy-file policy.toml --epoch-seconds 604800",
-    )
-    _add_owner(deploy, required=True)
-    deploy.add_argument("--policy-file", required=True, type=Path, metavar="FILE", help="the pool's policy document")
-    deploy.add_argument("--pool-id", type=int, default=1, help="number among the owner's pools (default: %(default)s)")
-    deploy.add_argument("--epoch-seconds", type=int, default=604_800, help="length of an epoch (default: %(default)s)")
-    deploy.add_argument("--fee-bps", type=int, default=200, help="operators' fee, 1/10000 (default: %(default)s)")
-    deploy.add_argument("--min-stake", default="100", metavar="TON", help="least stake (default: %(default)s)")
-    deploy.add_argument("--max-participants", type=int, default=1000, help="(default: %(default)s)")
-    _add_json(deploy)
-
-    register = _command(
-        pool_verbs, "register", commands.pool_register, "stake and join the pool", "gpupool pool register --stake 100"
-    )
-    register.add_argument("--stake", default="100", metavar="TON", help="stake (default: %(default)s)")
-    hand_over = _command(
-        pool_verbs,
-        "hand-over",
-        commands.pool_hand_over,
-        "give the pool to its registered participants as operators, for ever (owner)",
-        "gpupool pool hand-over --pool 0:ab... --liteserver 203.0.113.5:4924:BASE64KEY --network testnet \\\n"
-        "    --wallet-key owner.key",
-    )
-    hand_over.add_argument("--yes", action="store_true", help="do it; without, only show who would be operator")
-    hand_over.add_argument("--pool", metavar="ADDRESS", help="the PoolOperator contract (default: the config's)")
-    _add_owner(hand_over, required=False)
-    status = _command(
-        pool_verbs, "status", commands.pool_status, "show the pool as it stands on chain", "gpupool pool status --json"
-    )
-    claim = _command(
-        pool_verbs, "claim", commands.pool_claim, "have the pool pay what was earned", "gpupool pool claim --json"
-    )
-    claim.add_argument("--participant", metavar="ADDRESS", help="claim for somebody else, who is paid all the same")
-    for parser in (register, hand_over, status, claim):
-        _add_config(parser)
-        _add_json(parser)

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,6 +31,10 @@ TCP_ADDRESS_EXAMPLE = "a multiaddr like /ip4/203.0.113.7/tcp/4001"
 _TCP_ADDRESS = re.compile(
     r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[0-9A-Za-z.:_-]{1,253})/tcp/(?P<port>[0-9]{1,5})(?:/p2p/[0-9A-Za-z]{1,128})?"
 )
+
+
+Require = Callable[[bool, str, str], None]
+T = TypeVar("T")
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,13 +52,16 @@ class LiteServerTable(_Table, frozen=True):
         return base64.b64decode(self.public_key)
 
 
-class PoolTable(_Table, frozen=True):
+class PoolPlaceTable(_Table, frozen=True):
+    """Where a pool is: all that `gpupool pool` needs to know of it."""
+
     network: str | int
     """"mainnet", "testnet", or the global id of another network (a whole number)."""
     address: str
     """The PoolOperator contract, raw (`0:hex`) or friendly."""
-    policy_file: str
-    """The pool's policy document; its hash must be the one on chain."""
+    policy_file: str | None = None
+    next_policy_file: str | None = None
+    """The document that the pool is changing to: named before the change, until the old one's epochs have settled."""
 
     @property
     def global_id(self) -> int:
@@ -63,6 +70,11 @@ class PoolTable(_Table, frozen=True):
     @property
     def contract(self) -> Address:
         return Address.parse(self.address)
+
+
+class PoolTable(PoolPlaceTable, frozen=True):
+    policy_file: str
+    """The pool's policy document; its hash must be the one on chain."""
 
 
 class IdentityTable(_Table, frozen=True):
@@ -75,7 +87,9 @@ class WalletTable(_Table, frozen=True):
 
 
 class ChainTable(_Table, frozen=True):
-    liteservers: tuple[LiteServerTable, ...]
+    liteservers: tuple[LiteServerTable, ...] = ()
+    global_config: str | None = None
+    """TON's global config (JSON) as the operator downloaded it: its liteservers are asked after those above."""
     trust_level: int = 1
     """1: everything is proven from the masterchain block down; 2: the server's shard block is believed."""
     timeout_s: float = 5.0
@@ -139,20 +153,30 @@ class _File(_Table, frozen=True):
     log: LogTable = LogTable()
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The checked settings; `path` is the file they came from."""
+class _PoolFile(_Table, frozen=True):
+    """A file for `gpupool pool` alone, or an agent's, whose other tables are not looked into."""
+
+    pool: PoolPlaceTable
+    chain: ChainTable
+    identity: IdentityTable = IdentityTable()
+    wallet: WalletTable = WalletTable()
+    data_dir: str = "."
+    engine: Any = None
+    attestation: Any = None
+    p2p: Any = None
+    web: Any = None
+    log: Any = None
+
+
+class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The checked settings of whoever deals with a pool; `path` is the file they came from."""
 
     path: Path
     data_dir: Path
-    pool: PoolTable
+    pool: PoolPlaceTable
     chain: ChainTable
-    engine: EngineTable
-    attestation: AttestationTable
     identity: IdentityTable
     wallet: WalletTable
-    p2p: P2pTable
-    web: WebTable
-    log: LogTable
 
     def resolve(self, name: str) -> Path:
         """A path of the file: absolute as it is, else relative to the file's folder."""
@@ -162,6 +186,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def wallet_lock_file(self) -> Path:
         """Held while the wallet sends: by the agent, or by a command beside it."""
         return self.data_dir / "wallet.lock"
+
+
+class Config(PoolConfig, frozen=True, kw_only=True):
+    """The checked settings of an agent."""
+
+    pool: PoolTable
+    engine: EngineTable
+    attestation: AttestationTable
+    p2p: P2pTable
+    web: WebTable
+    log: LogTable
 
     @property
     def journal_file(self) -> Path:
@@ -174,25 +209,52 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: missing, not TOML, or a key is unknown, missing, of a wrong type or out of range.
     """
+    return parse_config(_read(path), path)
+
+
+def load_pool_config(path: Path) -> PoolConfig:
+    """Read what `gpupool pool` needs of a config file: an agent's, or one with [pool], [chain] and [wallet] alone.
+
+    Raises as `load_config` does.
+    """
+    file = parse_toml(_read(path), path, _PoolFile)
+    _require_reach(_requiring(path), file.pool, file.chain)
+    return PoolConfig(
+        path=path.absolute(),
+        data_dir=path.absolute().parent / Path(file.data_dir).expanduser(),
+        pool=file.pool,
+        chain=file.chain,
+        identity=file.identity,
+        wallet=file.wallet,
+    )
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text()
+        return path.read_text()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; `gpupool init` writes a first one") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    return parse_config(text, path)
+
+
+def parse_toml(text: str, path: Path, form: type[T]) -> T:
+    """Read TOML of this form strictly; `path` is named if it is something else.
+
+    Raises:
+        ConfigError: not TOML, or a key is unknown, missing or of a wrong type.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(text), form)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_place(error)}") from error
 
 
 def parse_config(text: str, path: Path) -> Config:
     """Read a config's text; `path` is where it stands, or shall stand. Raises as `load_config` does."""
-    try:
-        tree = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    try:
-        file = msgspec.convert(tree, _File)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_place(error)}") from error
+    file = parse_toml(text, path, _File)
     _require_ranges(path, file)
     return Config(
         path=path.absolute(),
@@ -208,34 +270,26 @@ def _place(error: msgspec.ValidationError) -> str:
     return f"{key}: {what[:1].lower()}{what[1:]}"
 
 
-def _require_ranges(path: Path, file: _File) -> None:
+def _requiring(path: Path) -> Require:
     def require(holds: bool, key: str, expectation: str) -> None:
         if not holds:
             raise ConfigError(f"{path}: {key}: expected {expectation}")
 
-    network = file.pool.network
-    is_network = network in NETWORKS if isinstance(network, str) else -(1 << 31) <= network < 1 << 31
-    require(is_network, "pool.network", '"mainnet", "testnet" or a global id')
-    try:
-        require(file.pool.contract.workchain == 0, "pool.address", "an address in workchain 0")
-    except InvalidValueError as error:
-        raise ConfigError(f"{path}: pool.address: {error}") from error
+    return require
+
+
+def _require_ranges(path: Path, file: _File) -> None:
+    require = _requiring(path)
+    _require_reach(require, file.pool, file.chain)
     if file.pool.global_id in NETWORKS.values():
         # "software" is the only provider so far; whoever holds its root can prove anything.
         raise ConfigError(
             f"{path}: attestation.provider: the software platform counts on development networks only, not on "
-            f"{network}; providers for hardware are not there yet"
+            f"{file.pool.network}; providers for hardware are not there yet"
         )
-    require(bool(file.chain.liteservers), "chain.liteservers", "at least one liteserver")
-    for i, server in enumerate(file.chain.liteservers):
-        require(bool(server.host), f"chain.liteservers[{i}].host", "a host name or address")
-        require(0 < server.port < 65536, f"chain.liteservers[{i}].port", "a port, 1 to 65535")
-        require(_is_base64_key(server.public_key), f"chain.liteservers[{i}].public_key", "32 bytes in base64")
     _require_p2p(require, file.p2p)
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
     require(_is_http_url(file.engine.url), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
-    require(file.chain.trust_level in (1, 2), "chain.trust_level", "1 or 2")
-    require(0.1 <= file.chain.timeout_s <= 9, "chain.timeout_s", "0.1 to 9 seconds")
     positive = {
         "chain.poll_interval_s": file.chain.poll_interval_s,
         "chain.roster_interval_s": file.chain.roster_interval_s,
@@ -248,7 +302,25 @@ def _require_ranges(path: Path, file: _File) -> None:
         require(0.1 <= value <= 86_400, key, "0.1 to 86400 seconds")
 
 
-def _require_p2p(require: Callable[[bool, str, str], None], table: P2pTable) -> None:
+def _require_reach(require: Require, pool: PoolPlaceTable, chain: ChainTable) -> None:
+    """What every user of the pool's chain needs."""
+    network = pool.network
+    is_network = network in NETWORKS if isinstance(network, str) else -(1 << 31) <= network < 1 << 31
+    require(is_network, "pool.network", '"mainnet", "testnet" or a global id')
+    try:
+        require(pool.contract.workchain == 0, "pool.address", "an address in workchain 0")
+    except InvalidValueError as error:
+        require(False, "pool.address", f"an address in workchain 0 ({error})")
+    require(bool(chain.liteservers or chain.global_config), "chain.liteservers", "at least one, or chain.global_config")
+    for i, server in enumerate(chain.liteservers):
+        require(bool(server.host), f"chain.liteservers[{i}].host", "a host name or address")
+        require(0 < server.port < 65536, f"chain.liteservers[{i}].port", "a port, 1 to 65535")
+        require(_is_base64_key(server.public_key), f"chain.liteservers[{i}].public_key", "32 bytes in base64")
+    require(chain.trust_level in (1, 2), "chain.trust_level", "1 or 2")
+    require(0.1 <= chain.timeout_s <= 9, "chain.timeout_s", "0.1 to 9 seconds")
+
+
+def _require_p2p(require: Require, table: P2pTable) -> None:
     for name, addresses in (("listen", table.listen), ("announce", table.announce)):
         for i, address in enumerate(addresses):
             require(is_tcp_address(address), f"p2p.{name}[{i}]", TCP_ADDRESS_EXAMPLE)

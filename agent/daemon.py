@@ -24,24 +24,24 @@ import trio
 
 from agent.attesting import open_attesting
 from agent.config import Config
-from agent.errors import ConfigError, PoolMismatchError
+from agent.errors import PoolMismatchError
 from agent.gossiping import Gossiping, join_pool
 from agent.identity import load_key
 from agent.journal import Journal, open_journal
 from agent.measuring import Measuring
 from agent.metrics import Metrics
 from agent.notify import Notifier
+from agent.policies import load_policies, needed_policies
+from agent.servers import config_servers
 from agent.settling import Settling
-from agent.status import agent_status, update_metrics
+from agent.status import agent_status, not_earning, update_entry_metrics, update_metrics
 from agent.web import Probes, WebConfig, serve_web
-from contracts.chain import Chain, LiteServer, open_chain
+from contracts.chain import Chain, open_chain
 from contracts.errors import ContractsError
-from contracts.model import OperatorSet
+from contracts.model import OperatorSet, Participant
 from contracts.reader import PoolReader
 from contracts.wallet import Wallet
-from gossip.errors import InvalidPolicyError
 from gossip.node import Node, open_node
-from gossip.policy import PoolPolicy, parse_policy
 from gossip.records import PoolId
 
 VERSION = metadata.version("gpupool-agent")
@@ -71,7 +71,7 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.policy = load_policy(config)
+        self.policies = load_policies(config)
         self.key = load_key(config.resolve(config.identity.node_key_file))
         self.wallet_key = load_key(config.resolve(config.wallet.key_file))
         self.pool = PoolId(config.pool.global_id, config.pool.contract.account)
@@ -80,10 +80,10 @@ class Agent:
         self.notifier = Notifier.from_environment()
         self.version = VERSION
         self.started_s = self.now_s()
-        self.measuring = Measuring(config.engine, self.policy.work.window_max_s, self.journal, self.metrics, self.now_s)
+        self.measuring = Measuring(config.engine, self.policies.window_max_s, self.journal, self.metrics, self.now_s)
         self.node: Node | None = None
         self.settling: Settling | None = None
-        self.attesting = open_attesting(config, self.policy, self.pool, self.journal, self.metrics)
+        self.attesting = open_attesting(config, self.policies, self.pool, self.journal, self.metrics)
         self.gossiping: Gossiping | None = None
         self.is_own_log_known = False
 
@@ -103,7 +103,7 @@ class Agent:
             )
             log.info("agent %s of node %s listens on http://%s:%d", VERSION, self.key.public.hex(), *address)
             nursery.start_soon(self.measuring.run)
-            servers = [LiteServer(host=s.host, port=s.port, public_key=s.key) for s in self.config.chain.liteservers]
+            servers = config_servers(self.config)
             table = self.config.chain
             async with open_chain(servers, trust_level=table.trust_level, timeout_s=table.timeout_s) as chain:
                 await self._take_part(chain)
@@ -118,7 +118,7 @@ class Agent:
         self.node = node = open_node(
             self.key,
             self.pool,
-            self.policy,
+            self.policies.in_force,
             self.journal,
             attesting.verdict,
             participants=[participant.node_key for participant in settling.view.participants],
@@ -127,9 +127,9 @@ class Agent:
         async with join_pool(node, self.config.p2p, self.metrics) as gossiping, trio.open_nursery() as nursery:
             self.gossiping = gossiping
             node.on_settled = settling.note_settled
-            gossiping.set_roster(self._roster())
+            gossiping.set_roster(settling.view.roster())
             nursery.start_soon(gossiping.run)
-            nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(self._roster()))
+            nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(settling.view.roster()))
             nursery.start_soon(settling.perform, node)
             nursery.start_soon(attesting.confirm_anchors, node, chain)
             nursery.start_soon(self._keep_house, node, gossiping)
@@ -155,7 +155,7 @@ class Agent:
             chain,
             PoolReader(chain, self.config.pool.contract),
             wallet,
-            self.policy,
+            self.policies,
             self.metrics,
             poll_interval_s=table.poll_interval_s,
             roster_interval_s=table.roster_interval_s,
@@ -166,7 +166,7 @@ class Agent:
         """Wait until the chain shows the pool under its operators.
 
         Raises:
-            PoolMismatchError: the pool's policy is not the one in the policy file.
+            PoolMismatchError: no policy file is one that the pool counts by, now or soon.
         """
         said: str | None = None
         while True:
@@ -175,19 +175,19 @@ class Agent:
             except ContractsError as error:
                 reason = str(error)
             else:
-                state = settling.view.state
+                state, rewards = settling.view.state, settling.view.rewards
                 assert state is not None
-                if state.policy_hash != self.policy.hash:
+                assert rewards is not None
+                if not any(needed.policy_hash in self.policies for needed in needed_policies(state, rewards)):
                     path = self.config.resolve(self.config.pool.policy_file)
                     raise PoolMismatchError(
-                        f"{path}: its hash is {self.policy.hash.hex()}, but the pool agreed on "
-                        f"{state.policy_hash.hex()}; get the pool's current policy document"
+                        f"{path}: its hash is {self.policies.in_force.hash.hex()}, but the pool agreed on "
+                        f"{rewards.running.terms.policy_hash.hex()}; get the pool's current policy document"
                     )
                 if state.operator_set is not None:
-                    if not self.is_registered:
-                        log.warning(
-                            "this node key is not registered in the pool and earns nothing: gpupool pool register"
-                        )
+                    barred = not_earning(self.entry, state)
+                    if barred is not None:
+                        log.warning("%s", barred)
                     return state.operator_set
                 reason = "the pool is still run by its owner: no operator set yet"
             if reason != said:
@@ -196,16 +196,10 @@ class Agent:
             settling.view.error = reason
             await trio.sleep(CHAIN_RETRY_S)
 
-    def _roster(self) -> frozenset[bytes]:
-        """Everybody to stay connected with: the operators, and the other participants."""
-        assert self.settling is not None
-        view = self.settling.view
-        operators = view.state.operator_set.operators if view.state and view.state.operator_set else ()
-        return frozenset({o.node_key for o in operators} | {p.node_key for p in view.participants})
-
     async def _keep_house(self, node: Node, gossiping: Gossiping) -> None:
         while True:
             update_metrics(self.metrics, node, gossiping, self.attesting, self.now_s())
+            update_entry_metrics(self.metrics, self.entry)
             self.metrics.windows_waiting.set(await trio.to_thread.run_sync(self.journal.windows_waiting))
             if self._healthy() is None:
                 self.notifier.watchdog()
@@ -223,20 +217,22 @@ class Agent:
         return None
 
     @property
-    def is_registered(self) -> bool:
-        """Whether the registry holds this node's key."""
-        view = self.settling.view if self.settling is not None else None
-        return view is not None and any(p.node_key == self.key.public for p in view.participants)
+    def entry(self) -> Participant | None:
+        """This node's entry in the registry as last seen, if there is one."""
+        participants = self.settling.view.participants if self.settling is not None else ()
+        return next((p for p in participants if p.node_key == self.key.public), None)
 
     def _ready(self) -> str | None:
         """Whether the pool can count on this node now, and the work that it does counts."""
         view = self.settling.view if self.settling is not None else None
         if view is None or view.state is None or view.block is None:
             return "waiting for the chain"
+        barred = not_earning(self.entry, view.state)
         reasons = [
             (view.error is not None, f"the chain: {view.error}"),
             (self.now_s() - view.block.time_s > STALE_AFTER_S, "the last block seen is too old"),
-            (not self.is_registered, "this node key is not registered in the pool: gpupool pool register"),
+            (barred is not None, str(barred)),
+            (view.obstacle is not None, str(view.obstacle)),
             (not self.is_own_log_known, "waiting for operators of more than two thirds of the weight"),
             (not self.attesting.is_valid(self.now_s()), "no evidence in force: work earns nothing"),
             (self.measuring.measured.error is not None, f"the engine: {self.measuring.measured.error}"),
@@ -251,21 +247,6 @@ class Agent:
     def _web_config(self) -> WebConfig:
         table = self.config.web
         return WebConfig(host=table.host, port=table.port, allowed_hosts=table.allowed_hosts)
-
-
-def load_policy(config: Config) -> PoolPolicy:
-    """Read the pool's policy document.
-
-    Raises:
-        ConfigError: the file is missing or is no policy; the message names file and key.
-    """
-    path = config.resolve(config.pool.policy_file)
-    try:
-        return parse_policy(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: pool.policy_file: cannot be read: {error}") from error
-    except InvalidPolicyError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

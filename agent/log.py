@@ -6,7 +6,8 @@ line is trusted to be short or printable.
 1. A line has a time (UTC), a level, the module's name and an event; named values are members of their own.
 2. A value whose name says that it is secret is not written. Bytes are shown by their first 8 bytes, which
    is enough to tell keys and hashes apart and too little to leak one.
-3. Libraries log through the same lines, at WARNING and above only.
+3. Libraries log through the same lines, at WARNING and above only; libp2p, which warns of every peer that goes
+   or misbehaves, at CRITICAL only (`gossip.libp2p_patches`).
 """
 
 from __future__ import annotations

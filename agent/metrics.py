@@ -100,6 +100,13 @@ class Metrics:
         self._build = Info("build", "Which agent this is", namespace=NAMESPACE, registry=self.registry)
         self._build.info({"version": version})
 
+        self._of_peers()
+        self._of_records()
+        self._of_work()
+        self._of_the_pool()
+
+    def _of_peers(self) -> None:
+        """What this node hears of others."""
         self.dropped = self._bounded_counter("dropped", "What was refused, by reason", "reason", REASONS_MAX)
         self.transport_events = self._bounded_counter(
             "transport_events", "What the transport counts: dials, duplicates, limits, by name", "event", REASONS_MAX
@@ -109,6 +116,8 @@ class Metrics:
             "peer_last_heard_timestamp_seconds", "When a roster peer was last heard", "peer", PEERS_MAX
         )
 
+    def _of_records(self) -> None:
+        """What it holds of theirs and of its own."""
         self.records = self._bounded_counter(
             "records", "Verified records of peers, by where they stood in their logs", "placement", REASONS_MAX
         )
@@ -116,6 +125,8 @@ class Metrics:
         self.evidence_refused = self._gauge("evidence_refused", "Participants whose evidence this node refuses")
         self.log_head = self._gauge("log_head_seq", "Sequence number of the own log's last record")
 
+    def _of_work(self) -> None:
+        """What it measures and proves."""
         self.evidence_valid_until = self._gauge(
             "evidence_valid_until_timestamp_seconds", "Until when the own evidence in force holds"
         )
@@ -127,6 +138,8 @@ class Metrics:
         self.requests_running = self._gauge("engine_requests_running", "Requests that the engine works on")
         self.requests_waiting = self._gauge("engine_requests_waiting", "Requests that wait for the engine")
 
+    def _of_the_pool(self) -> None:
+        """What the chain shows, and what is asked of it."""
         self.epoch = self._gauge("epoch", "Epoch that runs now")
         self.view = self._gauge("view", "View of the epoch being closed")
         self.attested_weight = self._gauge("attested_weight", "Weight behind the leading certificate hash")
@@ -136,6 +149,13 @@ class Metrics:
         )
         self.settled_epoch = self._gauge("settled_epoch", "Last epoch settled on chain")
         self.settled_time = self._gauge("settled_timestamp_seconds", "When that epoch landed")
+        self.pool_paused = self._gauge("pool_paused", "1 while the pool is paused and settles nothing")
+        self.policies_missing = self._gauge(
+            "policies_missing", "Policy documents that the pool counts by, or soon will, and that are not here"
+        )
+        self.earning = self._gauge("earning", "1 while the own registry entry lets work earn")
+        self.stake = self._gauge("stake_ton", "Own stake, what is asked back included")
+        self.slashed_held = self._gauge("slashed_held_ton", "Slashed of the own stake, still open to appeal")
         self.chain_head_time = self._gauge("chain_head_timestamp_seconds", "Time of the latest masterchain block seen")
         self.sent = Counter(
             "chain_actions",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from contracts.model import NANO, OperatorSet, Participant, PoolState, RewardsState
+from contracts.model import NANO, OperatorSet, Participant
 
 
 def ton(nanoton: int) -> str:
@@ -32,8 +33,12 @@ def status_text(status: dict[str, Any]) -> str:
         f"work      {work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
         + (f"; {work['error']}" if work["error"] else ""),
     ]
-    if chain is not None and chain["seqno"] is not None and not status["is_registered"]:
-        lines.append("registry  this node key is not registered and earns nothing: gpupool pool register")
+    lines += [f"pool      {text}" for text in _pool_texts(status["pool"])]
+    lines += [f"policy    {text}" for text in _policy_texts(status["policies"], status["time_s"])]
+    if status["entry"] is not None:
+        lines.append(f"entry     {_entry_text(status['entry'])}")
+    elif chain is not None and chain["seqno"] is not None:
+        lines.append("entry     none: this node key is not registered and earns nothing: gpupool pool register")
     if not status["is_own_log_known"]:
         lines.append("log       waiting for operators to say how far they know it")
     if close is not None:
@@ -53,6 +58,57 @@ def _chain_text(chain: dict[str, Any] | None) -> str:
         return "not reached yet"
     text = f"block {chain['seqno']}, {chain['age_s']} s old; epoch {chain['epoch']}"
     return text + (f"; {chain['error']}" if chain["error"] else "")
+
+
+def _pool_texts(pool: dict[str, Any] | None) -> list[str]:
+    """What is out of the ordinary with the pool, and what it is about to change."""
+    if pool is None:
+        return []
+    lines = []
+    if pool["is_paused"]:
+        until = "the operators resume it" if pool["status"] == "paused" else _utc(pool["paused_until_s"])
+        lines.append(f"paused until {until}: nothing settles; claims and withdrawals go on")
+    if pool["status"] == "closed":
+        lines.append("closed for ever: what was earned can be claimed, stakes can be withdrawn")
+    if pool["obstacle"]:
+        lines.append(pool["obstacle"])
+    for proposal in pool["proposals"]:
+        what = f"{proposal['kind']} {proposal['target'] or ''}".strip().replace("_", " ")
+        ready, expires = _utc(proposal["ready_s"]), _utc(proposal["expires_s"])
+        lines.append(f"{what} {proposal['hash'][:16]}: can be applied from {ready} to {expires}")
+    return lines
+
+
+def _policy_texts(policies: list[dict[str, Any]], now_s: int) -> list[str]:
+    """What has to be done about the pool's policy, and until when."""
+    lines = []
+    for policy in policies:
+        if policy["is_held"]:
+            continue
+        name = policy["hash"][:16]
+        if policy["epoch"] is None:
+            when = f"proposed, not in force before {_utc(policy['from_s'])}"
+        elif policy["from_s"] > now_s:
+            when = f"in force from epoch {policy['epoch']} on, which begins {_utc(policy['from_s'])} or later"
+        else:
+            when = f"epoch {policy['epoch']} is counted by it, and this agent cannot attest"
+        lines.append(f"{name} is not here ({when}): get its document, set pool.next_policy_file, restart")
+    return lines
+
+
+def _entry_text(entry: dict[str, Any]) -> str:
+    parts = [f"{entry['status']}, stake {ton(entry['stake_nanoton'])}, reputation {entry['reputation']}"]
+    if entry["pending_nanoton"]:
+        parts.append(f"{ton(entry['pending_nanoton'])} of it asked back, paid from {_utc(entry['withdraw_at_s'])} on")
+    if entry["held_nanoton"]:
+        parts.append(f"{ton(entry['held_nanoton'])} slashed, open to appeal until {_utc(entry['held_until_s'])}")
+    if entry["not_earning"]:
+        parts.append(entry["not_earning"])
+    return "; ".join(parts)
+
+
+def _utc(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _evidence_text(evidence: dict[str, Any] | None, now_s: int) -> str:
@@ -79,52 +135,4 @@ def operators_text(value: dict[str, Any]) -> str:
     """The same for people."""
     lines = [f"{len(value['operators'])} operators, total weight {value['total_weight']}:"]
     lines += [f"  {o['node_key']}  weight {o['weight']}  {o['address']}" for o in value["operators"]]
-    return "\n".join(lines)
-
-
-def pool_value(state: PoolState, rewards: RewardsState, participants: Sequence[Participant]) -> dict[str, Any]:
-    """The pool as JSON."""
-    operators = state.operator_set
-    return {
-        "owner": str(state.owner),
-        "phase": "operators" if operators is not None else "owner",
-        "policy_hash": state.policy_hash.hex(),
-        "fee_bps": state.fee_bps,
-        "epoch": rewards.current_epoch,
-        "epoch_end_s": rewards.current_end_s,
-        "received_nanoton": rewards.received_nanoton,
-        "liabilities_nanoton": rewards.liabilities_nanoton,
-        "distributed_nanoton": rewards.distributed_nanoton,
-        "pending_fees_nanoton": rewards.pending_fees_nanoton,
-        "open_epochs": [{"epoch": e.epoch, "pot_nanoton": e.pot_nanoton} for e in rewards.open_epochs],
-        "settled_epoch": rewards.landed.epoch,
-        "settled_root": rewards.landed.totals_root.hex(),
-        "total_earned_nanoton": rewards.landed.total_earned_nanoton,
-        "participants": [
-            {
-                "address": str(p.address),
-                "node_key": p.node_key.hex(),
-                "stake_nanoton": p.stake_nanoton,
-                "status": p.status.name.lower(),
-                "operator": operators is not None and operators.index_of(p.node_key) is not None,
-                "paid_nanoton": rewards.paid_nanoton.get(p.address.account, 0),
-            }
-            for p in participants
-        ],
-    }
-
-
-def pool_text(pool: dict[str, Any]) -> str:
-    """The pool for people."""
-    lines = [
-        f"run by    {'its operators' if pool['phase'] == 'operators' else 'its owner ' + pool['owner']}",
-        f"epoch     {pool['epoch']}, received {ton(pool['received_nanoton'])}",
-        f"settled   epoch {pool['settled_epoch']}, root {pool['settled_root'][:16]}",
-        f"paid      {ton(pool['distributed_nanoton'])} of {ton(pool['total_earned_nanoton'])} earned",
-    ]
-    lines += [
-        f"  {p['address']}  stake {ton(p['stake_nanoton'])}  {p['status']}{', operator' if p['operator'] else ''}"
-        f"  paid {ton(p['paid_nanoton'])}"
-        for p in pool["participants"]
-    ]
     return "\n".join(lines)

@@ -3,9 +3,13 @@
 A shell: every decision is `gossip.epoch_close`'s; here the contracts are read at finalized blocks, and
 messages are sent through the agent's wallet. A chain that is away is waited for, with a warning once.
 
-1. What is pinned to an epoch (operator set, registry) is read at the first masterchain block that is not
-   older than the epoch's finalization, so that every operator reads the same.
-2. Before anything is sent the contract is read again: what was done meanwhile is not done twice.
+1. Pot, operator set and policy of an epoch are those that the rewards contract pinned to it; its registry is
+   read at the first masterchain block that is not older than the epoch's finalization. So every operator
+   has the same.
+2. An epoch whose policy document is not held, or whose operators can sign no more, is not closed here; the
+   reason is said.
+3. Before anything is sent the contracts are read again: what was done meanwhile is not done twice, and what
+   would be refused is not sent.
 
 Source: PROTOCOL, "Epoch close" steps 1, 6, 7.
 """
@@ -15,20 +19,29 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
 from agent.metrics import Metrics
+from agent.policies import NeededPolicy, Policies, needed_policies
 from contracts import certificate, fees, layout
 from contracts.chain import Block, Chain
 from contracts.errors import ChainUnavailableError, ContractsError
-from contracts.model import NANO, CertificateDomain, OpenEpoch, OperatorSet, Participant, PoolState, RewardsState
+from contracts.model import (
+    NANO,
+    OPEN_EPOCHS_MAX,
+    CertificateDomain,
+    OpenEpoch,
+    Participant,
+    PoolState,
+    RewardsState,
+)
 from contracts.reader import PoolReader
 from contracts.wallet import OutMessage, Wallet
 from gossip.epoch_events import Advanced, ChainView, Finalize, Submit
 from gossip.node import Node
-from gossip.policy import PoolPolicy
+from gossip.pinning import settling_set
 from gossip.settlement import Settlement
 from gossip.tally import EpochFrame
 
@@ -47,6 +60,14 @@ class PoolView:
     participants: tuple[Participant, ...] = ()
     balance_nanoton: int | None = None
     error: str | None = None
+    obstacle: str | None = None
+    """Why this agent cannot close the oldest open epoch."""
+
+    def roster(self) -> frozenset[bytes]:
+        """Node keys to stay connected with: of the operators, of those before them, and of all participants."""
+        sets = (self.state.operator_set, self.state.previous_set) if self.state is not None else ()
+        operators = {operator.node_key for held in sets if held is not None for operator in held.operators}
+        return frozenset(operators | {participant.node_key for participant in self.participants})
 
 
 class Settling:
@@ -57,7 +78,7 @@ class Settling:
         chain: Chain,
         reader: PoolReader,
         wallet: Wallet,
-        policy: PoolPolicy,
+        policies: Policies,
         metrics: Metrics,
         *,
         poll_interval_s: float,
@@ -67,7 +88,8 @@ class Settling:
         self._chain = chain
         self._reader = reader
         self._wallet = wallet
-        self._policy = policy
+        self._policies = policies
+        self._missing: frozenset[bytes] = frozenset()
         self._metrics = metrics
         self._poll_interval_s = poll_interval_s
         self._roster_interval_s = roster_interval_s
@@ -95,24 +117,40 @@ class Settling:
             await trio.sleep(self._poll_interval_s if self.view.error is None else RETRY_S)
 
     async def refresh(self) -> None:
-        """Read the latest block, the rewards contract, and now and then the pool and its registry.
+        """Read the latest block, the pool and the rewards contract, and now and then the registry.
 
         Raises:
             ContractsError: the chain does not answer, or what stands there is not the pool.
         """
         view, block = self.view, await self._chain.head()
-        if trio.current_time() - self._roster_read_s >= self._roster_interval_s or view.state is None:
-            view.state = await self._reader.state(block)
+        state, rewards = await self._reader.state(block), await self._reader.rewards(block)
+        if trio.current_time() - self._roster_read_s >= self._roster_interval_s:
             view.participants = await self._reader.registry(block)
             view.balance_nanoton = (await self._chain.account(self._wallet.address, block)).balance_nanoton
             self._roster_read_s = trio.current_time()
-            if view.state.policy_hash != self._policy.hash:
-                log.error("the policy file is not the one that the pool agreed on; this agent cannot attest")
-        view.rewards, view.block = await self._reader.rewards(block), block
+        view.state, view.rewards, view.block = state, rewards, block
+        self._policies.turn_to(rewards.running.terms.policy_hash)
+        self._note_missing(needed_policies(state, rewards))
+        self._metrics.pool_paused.set(state.is_paused(block.time_s))
         if view.balance_nanoton is not None:
             self._metrics.wallet_balance.set(view.balance_nanoton / NANO)
         self._metrics.chain_head_time.set(block.time_s)
-        self._metrics.epoch.set(view.rewards.current_epoch)
+        self._metrics.epoch.set(rewards.current_epoch)
+
+    def _note_missing(self, needed: tuple[NeededPolicy, ...]) -> None:
+        """Say which policy documents have to be got, each once."""
+        missing = [policy for policy in needed if policy.policy_hash not in self._policies]
+        for policy in missing:
+            if policy.policy_hash not in self._missing:
+                first = "a proposed change of parameters" if policy.epoch is None else f"epoch {policy.epoch}"
+                log.error(
+                    "from %s on the pool counts by policy %s, whose document is not here: get it from the pool's "
+                    "operators, name it as pool.next_policy_file and start the agent again",
+                    first,
+                    policy.policy_hash.hex(),
+                )
+        self._missing = frozenset(policy.policy_hash for policy in missing)
+        self._metrics.policies_missing.set(len(missing))
 
     async def perform(self, node: Node) -> None:
         """Send what the machine asks for, one thing at a time, for ever. A failure is left to the next turn."""
@@ -141,35 +179,50 @@ class Settling:
                     landed=view.rewards.landed,
                 ),
                 operators=view.state.operator_set,
-                frame=await self._frame_of(view.rewards.open_epochs, view.state.operator_set),
+                frame=await self._frame_of(view.state, view.rewards.open_epochs, view.block.time_s),
                 witnessed_s=node.witness.seconds,
             )
         )
 
-    async def _frame_of(self, open_epochs: tuple[OpenEpoch, ...], operators: OperatorSet) -> EpochFrame | None:
-        """What is pinned to the oldest open epoch (rule 1); None without one, or if its policy is not ours."""
+    async def _frame_of(self, state: PoolState, open_epochs: tuple[OpenEpoch, ...], now_s: int) -> EpochFrame | None:
+        """What is pinned to the oldest open epoch (rule 1); None without one, or while it cannot be closed (rule 2)."""
         if not open_epochs:
+            self._hindered(None)
             return None
         oldest = open_epochs[0]
+        operators, policy = settling_set(oldest, state, now_s), self._policies.get(oldest.policy_hash)
+        if operators is None:
+            self._hindered(f"epoch {oldest.epoch} waits: its operators, set {oldest.set_id}, can sign no more")
+            return None
+        if policy is None:
+            self._hindered(f"epoch {oldest.epoch} is counted by policy {oldest.policy_hash.hex()}, which is not here")
+            return None
+        self._hindered(None)
         if self._frame is None or self._frame.epoch != oldest.epoch:
-            block = await self._chain.block_at(oldest.finalized_s)
-            pinned = await self._reader.state(block)
-            if pinned.policy_hash != self._policy.hash:
-                return None
             self._frame = EpochFrame(
                 epoch=oldest.epoch,
                 end_s=oldest.end_s,
                 pot_nanoton=oldest.pot_nanoton,
-                operators=pinned.operator_set or operators,
-                policy=self._policy,
-                participants=await self._reader.registry(block),
+                operators=operators,
+                policy=policy,
+                participants=await self._reader.registry(await self._chain.block_at(oldest.finalized_s)),
             )
+        elif self._frame.operators != operators:
+            log.warning("epoch %d is settled by operator set %d from now on", oldest.epoch, operators.set_id)
+            self._frame = replace(self._frame, operators=operators)
         return self._frame
+
+    def _hindered(self, obstacle: str | None) -> None:
+        if obstacle is not None and obstacle != self.view.obstacle:
+            log.error("%s", obstacle)
+        self.view.obstacle = obstacle
 
     async def _finalize(self, epoch: int) -> str:
         block, rewards = await self._latest()
         if rewards.current_epoch != epoch or block.time_s < rewards.current_end_s:
             return "done already"
+        if len(rewards.open_epochs) >= OPEN_EPOCHS_MAX:
+            return "too many open epochs"
         state = await self._reader.state(block)
         message = OutMessage(
             dest=state.rewards, value_nanoton=fees.FINALIZE_NANOTON, body=layout.finalize_body(), bounce=True
@@ -179,13 +232,13 @@ class Settling:
 
     async def _submit(self, submit: Submit) -> str:
         payload = submit.settlement.payload
-        _, rewards = await self._latest()
+        block, rewards = await self._latest()
         if rewards.landed.epoch >= payload.epoch:
             return "settled already"
-        state = await self._reader.state()
-        assert state.operator_set is not None
+        if (await self._reader.state(block)).is_paused(block.time_s):
+            return "pool paused"
         pool = self._reader.pool
-        domain = CertificateDomain(global_id=self._wallet.global_id, pool=pool, set_id=state.operator_set.set_id)
+        domain = CertificateDomain(global_id=self._wallet.global_id, pool=pool, set_id=submit.set_id)
         body = certificate.submit_body(certificate.settle_certificate(domain, payload), submit.signatures)
         message = OutMessage(
             dest=pool, value_nanoton=fees.submit_nanoton(len(submit.signatures)), body=body, bounce=True

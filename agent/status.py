@@ -14,8 +14,12 @@ from agent.attesting import Attesting
 from agent.gossiping import Gossiping
 from agent.measuring import Measuring
 from agent.metrics import Metrics
+from agent.policies import needed_policies
+from agent.screens import ton_exact
 from agent.settling import Settling
+from contracts.model import NANO, CertificateKind, Participant, ParticipantStatus, PoolState
 from gossip.node import Node
+from gossip.tally import BARRED
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
@@ -29,9 +33,12 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "time_s": now_s,
         "uptime_s": now_s - agent.started_s,
         "node_key": agent.key.public.hex(),
-        "is_registered": agent.is_registered,
+        "is_registered": agent.entry is not None,
         "is_own_log_known": agent.is_own_log_known,
         "chain": _chain(agent.settling, now_s),
+        "pool": _pool(agent.settling),
+        "policies": _policies(agent),
+        "entry": _entry(agent.entry, agent.settling),
         "evidence": attesting.status(now_s),
         "work": _work(agent.measuring, node),
         "peers": _peers(gossiping),
@@ -39,6 +46,28 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "settled": _settled(agent.settling, node),
         "drops": dict(node.drops) if node is not None else {},
     }
+
+
+def not_earning(entry: Participant | None, state: PoolState) -> str | None:
+    """Why the registry lets this node's work earn nothing, and what helps; None if it earns."""
+    if entry is None:
+        return "this node key is not registered in the pool and earns nothing: gpupool pool register"
+    if entry.status == ParticipantStatus.SUSPENDED:
+        return "the operators suspended this participant: it earns nothing until they reinstate it"
+    if entry.status == ParticipantStatus.INACTIVE:
+        least, staked = state.params.rules.min_stake_nanoton, entry.stake_nanoton - entry.pending_nanoton
+        return (
+            f"the stake of {ton_exact(staked)} is below the pool's minimum of {ton_exact(least)}: this participant "
+            f"earns nothing; gpupool pool stake add"
+        )
+    return None
+
+
+def update_entry_metrics(metrics: Metrics, entry: Participant | None) -> None:
+    """Bring the metrics of the own registry entry up to date."""
+    metrics.earning.set(entry is not None and entry.status not in BARRED)
+    metrics.stake.set(entry.stake_nanoton / NANO if entry is not None else 0)
+    metrics.slashed_held.set(entry.held_nanoton / NANO if entry is not None else 0)
 
 
 def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, attesting: Attesting, now_s: int) -> None:
@@ -77,6 +106,62 @@ def _chain(settling: Settling | None, now_s: int) -> dict[str, Any] | None:
         "open_epochs": [epoch.epoch for epoch in rewards.open_epochs] if rewards is not None else [],
         "participants": len(view.participants),
         "wallet_nanoton": view.balance_nanoton,
+    }
+
+
+def _pool(settling: Settling | None) -> dict[str, Any] | None:
+    """The pool's state, what it is about to change, and why its oldest open epoch cannot be closed here."""
+    if settling is None or settling.view.state is None or settling.view.block is None:
+        return None
+    state = settling.view.state
+    return {
+        "status": state.status.name.lower(),
+        "is_paused": state.is_paused(settling.view.block.time_s),
+        "paused_until_s": state.paused_until_s or None,
+        "obstacle": settling.view.obstacle,
+        "proposals": [
+            {
+                "kind": proposal.kind.name.lower(),
+                "target": proposal.target.name.lower() if proposal.kind is CertificateKind.PROPOSE_UPGRADE else None,
+                "hash": proposal.hash.hex(),
+                "ready_s": proposal.ready_s(state.params),
+                "expires_s": proposal.expires_s(state.params),
+            }
+            for proposal in state.pending
+        ],
+    }
+
+
+def _policies(agent: Agent) -> list[dict[str, Any]]:
+    """The policies that an operator needs now or soon, first things first."""
+    view = agent.settling.view if agent.settling is not None else None
+    if view is None or view.state is None or view.rewards is None:
+        return []
+    return [
+        {
+            "hash": needed.policy_hash.hex(),
+            "is_held": needed.policy_hash in agent.policies,
+            "epoch": needed.epoch,
+            "from_s": needed.from_s,
+        }
+        for needed in needed_policies(view.state, view.rewards)
+    ]
+
+
+def _entry(entry: Participant | None, settling: Settling | None) -> dict[str, Any] | None:
+    """The own registry entry, and why it earns nothing, if so."""
+    if entry is None or settling is None or settling.view.state is None:
+        return None
+    return {
+        "address": str(entry.address),
+        "status": entry.status.name.lower(),
+        "not_earning": not_earning(entry, settling.view.state),
+        "reputation": entry.reputation,
+        "stake_nanoton": entry.stake_nanoton,
+        "pending_nanoton": entry.pending_nanoton,
+        "withdraw_at_s": entry.withdraw_at_s if entry.pending_nanoton else None,
+        "held_nanoton": entry.held_nanoton,
+        "held_until_s": entry.held_until_s if entry.held_nanoton else None,
     }
 
 

@@ -24,6 +24,7 @@ from contracts.model import NANO, Address, CertificateDomain, Landed, OpenEpoch,
 from contracts.opcodes import Op
 from contracts.reader import PoolReader
 from gossip.errors import InvalidMessageError
+from gossip.pinning import settling_set
 from gossip.settlement import Settlement, verify_checkpoint
 
 POLL_S = 0.5
@@ -158,16 +159,17 @@ class Onlooker:
         raise OperationError(f"the chain does not show epoch {landed.epoch} open before it settled")
 
     async def _note(self, settlement: Settlement, settled_s: int) -> None:
-        payload, state = settlement.payload, await self._reader.state()
-        assert state.operator_set is not None, "only operators settle"
-        domain = CertificateDomain(global_id=GLOBAL_ID, pool=self._reader.pool, set_id=state.operator_set.set_id)
+        payload, pot, state = settlement.payload, self.pots[settlement.payload.epoch], await self._reader.state()
+        operators = settling_set(pot, state, settled_s)
+        assert operators is not None, "only operators settle"
+        domain = CertificateDomain(global_id=GLOBAL_ID, pool=self._reader.pool, set_id=operators.set_id)
         sent = await self._submission(settled_s)
         submitter = None
         if sent is not None and sent.source is not None:
             submitter = self._wallets.get(sent.source, str(sent.source))
         landing = Landing(
             settlement=settlement,
-            pot=self.pots[payload.epoch],
+            pot=pot,
             settled_s=settled_s,
             certificate=settle_certificate(domain, payload).hash,
             submitter=submitter,

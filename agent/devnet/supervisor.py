@@ -24,32 +24,30 @@ import trio
 from rich.console import Console
 from rich.live import Live
 
-from agent import pool_ops
+from agent.devnet.commands import STAKE_TON, OwnerCommands, claim_for, register_all
 from agent.devnet.layout import GLOBAL_ID, Seat, free_ports, prepare_seats, write_config, write_policy
 from agent.devnet.onlooker import HTTP_TIMEOUT_S, POLL_S, Onlooker
 from agent.devnet.options import DevnetOptions, require_options
-from agent.devnet.processes import Child, run_json, start
+from agent.devnet.processes import Child, start
 from agent.devnet.report import keep_books, report_table, report_value, shares
 from agent.devnet.view import Frame, live_view
 from agent.errors import ConfigError, OperationError
 from agent.identity import create_key
+from contracts import layout
 from contracts.chain import Chain, LiteServer, open_chain
 from contracts.errors import ContractsError
-from contracts.model import NANO, Address, PoolParams, RewardsState
+from contracts.model import NANO, Address, RewardsState
 from contracts.reader import PoolReader
 from contracts.signing import SigningKey
-from contracts.wallet import Wallet, wallet_address
-from gossip.policy import parse_policy
-from gossip.settlement import Settlement
+from contracts.wallet import OutMessage, Wallet, wallet_address
 
 __all__ = ["DevnetOptions", "run_devnet"]
 
 BLOCK_S = 1
-STAKE_NANOTON = 100 * NANO
 FUNDS_NANOTON = 1_000 * NANO
 PAYMENT_NANOTON = 10 * NANO
-FEE_BPS = 200
 CHAIN_OUTAGE_S = 8
+CLAIM_ROUNDS_MAX = 20
 CREDITED_HEAD = 3
 SETTLE_SLACK_S = 120
 """How long after its end an epoch may take before the run is given up."""
@@ -105,6 +103,8 @@ class Devnet:
         self._events: list[str] = []
         self._live: Live | None = None
         self._paid_epoch = 0
+        self._last_epoch = options.epochs
+        """The run ends when it has settled; nothing is paid in after it."""
         self._is_chaos_over = options.chaos is None
         self._started = time.monotonic()
         self._seats: list[Seat] = []
@@ -129,26 +129,28 @@ class Devnet:
         owner_key, customer_key = (create_key(self._directory / f"{name}.key") for name in ("owner", "customer"))
         server = await self._start_chain([owner_key, customer_key, *(seat.wallet_key for seat in self._seats)])
         async with open_chain([server]) as chain:
-            owner, customer = (
-                Wallet(chain, key.seed, "v5r1", global_id=GLOBAL_ID) for key in (owner_key, customer_key)
-            )
+            customer = Wallet(chain, customer_key.seed, "v5r1", global_id=GLOBAL_ID)
+            owner = OwnerCommands(self._directory / "owner.key", server)
             policy = self._directory / "policy.toml"
-            pool = await self._found_pool(chain, owner, policy)
+            write_policy(policy, self._options.epoch_s)
+            pool = await owner.deploy(policy, self._options.epoch_s)
+            self._say(f"pool contracts deployed at {pool}")
             engines = await self._start_engines()
             root_file = self._directory / "tdx-root" / "root.der"
             for seat, url in zip(self._seats, engines, strict=True):
                 write_config(seat, self._seats, pool, policy, root_file, server, url)
-            await self._register_all()
-            reader = PoolReader(chain, pool)
-            await pool_ops.hand_over(chain, owner, pool, await pool_ops.operators_of(reader))
+            await register_all(self._seats)
+            self._say(f"{len(self._seats)} participants registered with {STAKE_TON} TON each")
+            await owner.hand_over(pool)
             self._say("the owner handed the pool over to its operators")
+            reader = PoolReader(chain, pool)
             for seat in self._seats:
                 await self._start_agent(seat)
             async with httpx.AsyncClient(trust_env=False, timeout=HTTP_TIMEOUT_S) as http:
                 names = {self._wallet_of(seat): seat.name for seat in self._seats}
                 onlooker = Onlooker(chain, reader, self._seats, names, http, self._say)
-                await self._watch(chain, reader, customer, server, onlooker)
-            return await self._conclude(chain, reader, onlooker)
+                await self._watch(reader, customer, server, onlooker)
+                return await self._conclude(chain, reader, onlooker)
 
     async def _start_chain(self, funded: Sequence[SigningKey]) -> LiteServer:
         funds_nanoton = FUNDS_NANOTON + 2 * PAYMENT_NANOTON * self._options.epochs
@@ -181,22 +183,6 @@ class Devnet:
         self._children.append(self._chain)
         return await self._chain.read_ready()
 
-    async def _found_pool(self, chain: Chain, owner: Wallet, policy_path: Path) -> Address:
-        policy = parse_policy(write_policy(policy_path, self._options.epoch_s))
-        params = PoolParams(
-            fee_bps=FEE_BPS,
-            min_stake_nanoton=STAKE_NANOTON,
-            max_participants=1000,
-            registration_open=True,
-            policy_hash=policy.hash,
-            max_refund_nanoton=NANO // 10,
-        )
-        pool = await pool_ops.deploy_pool(
-            chain, owner, pool_id=1, epoch_duration_s=self._options.epoch_s, params=params
-        )
-        self._say(f"pool contracts deployed at {pool}")
-        return pool
-
     async def _start_engines(self) -> list[str]:
         """One inference engine per agent, each with a load of its own; the first may be a real server."""
         urls = []
@@ -217,14 +203,6 @@ class Devnet:
         self._say(f"{len(urls)} inference engines")
         return urls
 
-    async def _register_all(self) -> None:
-        stake = str(STAKE_NANOTON // NANO)
-        for seat in self._seats:
-            await run_json(
-                f"register {seat.name}", ["pool", "register", "--config", str(seat.config), "--stake", stake, "--json"]
-            )
-        self._say(f"{len(self._seats)} participants registered with {stake} TON each")
-
     async def _start_agent(self, seat: Seat) -> None:
         child = await start(seat.name, self._options.agent_arguments(seat), seat.log)
         self._children.append(child)
@@ -232,9 +210,7 @@ class Devnet:
 
     # Watching.
 
-    async def _watch(
-        self, chain: Chain, reader: PoolReader, customer: Wallet, server: LiteServer, onlooker: Onlooker
-    ) -> None:
+    async def _watch(self, reader: PoolReader, customer: Wallet, server: LiteServer, onlooker: Onlooker) -> None:
         """Pay in every epoch, draw, do the chaos, until there is nothing more to see."""
         is_live = self._console.is_terminal and not self._options.as_json
         with Live(console=self._console, refresh_per_second=4) if is_live else nullcontext() as self._live:
@@ -244,7 +220,7 @@ class Devnet:
                 if self._options.chaos is not None:
                     nursery.start_soon(self._make_chaos, self._options.chaos, server, onlooker)
                 while not self._is_over(onlooker):
-                    await self._step(chain, reader, customer, onlooker)
+                    await self._step(reader, customer, onlooker)
                     self._draw(onlooker)
                     self._require_progress(onlooker.settled_epoch)
                     await trio.sleep(POLL_S)
@@ -254,13 +230,13 @@ class Devnet:
     def _is_over(self, onlooker: Onlooker) -> bool:
         """The last epoch has settled, what broke has come back, and every agent that runs can prove a claim."""
         running = [name for name, child in self._agents.items() if child.code is None]
-        is_settled = onlooker.settled_epoch >= self._options.epochs
+        is_settled = onlooker.settled_epoch >= self._last_epoch
         return is_settled and self._is_chaos_over and all(onlooker.has_caught_up(name) for name in running)
 
-    async def _step(self, chain: Chain, reader: PoolReader, customer: Wallet, onlooker: Onlooker) -> None:
+    async def _step(self, reader: PoolReader, customer: Wallet, onlooker: Onlooker) -> None:
         try:
             await onlooker.look()
-            await self._pay(chain, reader, customer, onlooker.rewards)
+            await self._pay(reader, customer, onlooker.rewards)
         except ContractsError as error:
             if self._chain_error is None:
                 self._say(f"the chain is away: {error}")
@@ -284,11 +260,16 @@ class Devnet:
             )
             self._live.update(live_view(frame))
 
-    async def _pay(self, chain: Chain, reader: PoolReader, customer: Wallet, rewards: RewardsState | None) -> None:
-        """The customer pays in every epoch, not always the same; what fails is tried again at the next step."""
-        if rewards is not None and rewards.current_epoch > self._paid_epoch:
+    async def _pay(self, reader: PoolReader, customer: Wallet, rewards: RewardsState | None) -> None:
+        """The customer pays in every epoch of the run, not always the same; what fails is tried again soon."""
+        if rewards is not None and self._paid_epoch < rewards.current_epoch <= self._last_epoch:
             epoch = rewards.current_epoch
-            await pool_ops.pay_in(chain, customer, reader.pool, PAYMENT_NANOTON + epoch % 10 * NANO)
+            rewards_address = (await reader.state()).rewards
+            value_nanoton = PAYMENT_NANOTON + epoch % 10 * NANO
+            body = layout.receive_payment_body()
+            await customer.transfer(
+                [OutMessage(dest=rewards_address, value_nanoton=value_nanoton, body=body, bounce=True)]
+            )
             self._paid_epoch = epoch
 
     def _require_progress(self, settled_epoch: int) -> None:
@@ -318,6 +299,8 @@ class Devnet:
                 await trio.sleep(POLL_S)
             self._agents[seat.name].kill()
             self._say(f"killed {seat.name}")
+            if onlooker.rewards is not None:  # what it did until now is settled, too, before the run ends
+                self._last_epoch = max(self._last_epoch, onlooker.rewards.current_epoch)
             if what == "restart":
                 await trio.sleep(self._options.epoch_s)
                 await self._start_agent(seat)
@@ -328,10 +311,9 @@ class Devnet:
 
     async def _conclude(self, chain: Chain, reader: PoolReader, onlooker: Onlooker) -> int:
         """Claim for everybody, then hold the books against the chain."""
+        rewards = await self._claim_all(onlooker)
         landings = [onlooker.landings[epoch] for epoch in sorted(onlooker.landings)]
         settlements = [landing.settlement for landing in landings]
-        await self._claim_all(settlements[-1], (await reader.rewards()).paid_nanoton)
-        rewards = await reader.rewards()
         contract = await chain.account((await reader.state()).rewards)
         names = {self._wallet_of(seat).account: seat.name for seat in self._seats}
         books = keep_books(landings, rewards, contract.balance_nanoton)
@@ -348,18 +330,25 @@ class Devnet:
             self._say(f"{len(settlements)} epoch(s) settled, everything claimed, the books balance ({took_s} s)")
         return 1 if faults else 0
 
-    async def _claim_all(self, last: Settlement, paid: Mapping[bytes, int]) -> None:
-        """Everybody who is owed claims with its own agent; for a guest, or one that is down, another one does."""
+    async def _claim_all(self, onlooker: Onlooker) -> RewardsState:
+        """Everybody who is owed claims with its own agent; for a guest, or one that is down, another one does.
+
+        What settles meanwhile is noted, and claimed, too. Returns the rewards contract when nothing is owed any more.
+        """
         alive = {self._wallet_of(seat): seat for seat in self._seats if self._agents[seat.name].code is None}
         if not alive:
             raise OperationError("no agent runs any more; nobody can claim")
-        for leaf in last.leaves:
-            if leaf.earned_nanoton > paid.get(leaf.participant.account, 0):
-                seat = alive.get(leaf.participant) or next(iter(alive.values()))
-                whom = ["--participant", str(leaf.participant)]
-                await run_json(
-                    f"claim by {seat.name}", ["pool", "claim", "--config", str(seat.config), *whom, "--json"]
-                )
+        for _ in range(CLAIM_ROUNDS_MAX):
+            await onlooker.look()
+            assert onlooker.rewards is not None
+            rewards, paid = onlooker.rewards, onlooker.rewards.paid_nanoton
+            leaves = onlooker.landings[onlooker.settled_epoch].settlement.leaves
+            owed = [each.participant for each in leaves if each.earned_nanoton > paid.get(each.participant.account, 0)]
+            if not owed and onlooker.settled_epoch == rewards.landed.epoch:
+                return rewards
+            await claim_for(owed, lambda participant: alive.get(participant) or next(iter(alive.values())))
+            await trio.sleep(POLL_S)
+        raise OperationError("more was earned than could be claimed, again and again")
 
     @staticmethod
     def _wallet_of(seat: Seat) -> Address:

@@ -90,10 +90,14 @@ HAND_OVER = ["pool", "hand-over"]
         (deploy_arguments(min_stake="inf"), 2, "--min-stake inf: expected an amount of TON above 0"),
         (deploy_arguments(min_stake="0"), 2, "--min-stake 0: expected an amount of TON above 0"),
         (deploy_arguments(fee_bps="10001"), 2, "pool deploy: fee_bps: expected 0..10000"),
-        (deploy_arguments(max_participants="-1"), 2, "pool deploy: max_participants: expected an unsigned integer"),
+        (deploy_arguments(max_participants="-1"), 2, "pool deploy: max_participants: expected 0..10000"),
         (deploy_arguments(pool_id="-1"), 2, "pool deploy: pool_id: expected an unsigned integer"),
         (deploy_arguments(epoch_seconds="0"), 2, "--epoch-seconds 0: expected at least a second"),
-        ([*HAND_OVER, "--pool", POOL], 2, "pool hand-over: --liteserver, --network, --wallet-key missing"),
+        (
+            [*HAND_OVER, "--pool", POOL],
+            2,
+            "pool hand-over: --network, --wallet-key, --liteserver or --global-config missing",
+        ),
         ([*HAND_OVER, "--config", "none.toml"], 2, "none.toml: cannot be read"),
         (["keys", "create", "root.der"], 2, "root.der: exists already; a key is never overwritten"),
         (["keys", "create", "new.key", "--network", "?"], 2, "--network ?: expected"),
@@ -121,13 +125,20 @@ def test_one_line_says_what_is_wrong(
         (["devnet", "--agents", "many"], "invalid int value: 'many'"),
         (["init"], "required: --network"),
         (["keys", "create"], "required: FILE"),
+        (["version", "--loud"], "unknown arguments: --loud; see `gpupool version --help`"),
+        (["pool", "claim", "--pool", "x"], "unknown arguments: --pool x; see `gpupool pool claim --help`"),
+        (["pool", "pay", "1\n2", "a\x1b[2J"], "unknown arguments: a\\x1b[2J; "),
     ],
 )
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.startswith("gpupool: ")
+    assert " --help`" in errors
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -135,6 +146,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], s
     [
         ("surprise = 1", "top level: object contains unknown field `surprise`"),
         ("data_dir = 1", "data_dir: expected `str`, got `int`"),
+        ('"\\u001b[2J\\nx" = 1', r"top level: object contains unknown field `\x1b[2J\nx`"),
     ],
 )
 def test_a_config_that_is_none(place: Path, capsys: pytest.CaptureFixture[str], line: str, said: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +11,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from pool_fixture import participant
+from trio.testing import MockClock
 
-from agent import arguments, claims, client, commands, pool_ops
+from agent import arguments, claims, client
 from agent.claims import landed_settlement
-from agent.cli import main
 from agent.client import NoAgentError, NotThereError, ask_agent, ask_status
 from agent.config import Config
 from agent.errors import ConfigError, JournalError, OperationError
+from agent.output import note
 from agent.screens import ton_exact
 from agent.setup import Answers, init_agent
-from contracts.model import NANO, Address, OperatorSet
+from contracts.model import NANO
 
 KEY_BASE64 = "hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE="
 
@@ -132,67 +130,6 @@ def test_nobody_answers(tmp_path: Path) -> None:
         ask_agent(made_agent(tmp_path), "/-/status")
 
 
-# The hand-over.
-
-
-@pytest.fixture
-def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A wallet, a chain and a reader in one, of a pool with two participants; `handed` is what was sent."""
-    made = SimpleNamespace(address=Address(0, bytes(32)), handed=[], operator_set=None)
-
-    async def state() -> Any:
-        return SimpleNamespace(owner=Address(0, bytes(32)), operator_set=made.operator_set)
-
-    async def registry() -> Any:
-        return participant(0), participant(1)
-
-    async def hand_over(_chain: Any, _wallet: Any, pool: Address, operators: OperatorSet) -> None:
-        made.handed.append((pool, operators))
-
-    made.state, made.registry = state, registry
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("contracts.reader.PoolReader", lambda _chain, _pool: made)
-    monkeypatch.setattr(pool_ops, "hand_over", hand_over)
-    monkeypatch.setattr(commands, "with_chain", lambda *arguments: trio.run(arguments[-1], made, made))
-    assert main(["keys", "create", "owner.key"]) == 0
-    return made
-
-
-HAND_OVER = [
-    "pool", "hand-over", "--pool", "0:" + "ab" * 32, "--network", "-217", "--wallet-key", "owner.key",
-    "--liteserver", f"127.0.0.1:4924:{KEY_BASE64}",
-]  # fmt: skip
-
-
-def test_a_hand_over_shows_first_who_would_be_operator(owner: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    assert main(HAND_OVER) == 2
-    said = capsys.readouterr()
-    assert "would be run by 2 operators, total weight 2:" in said.out
-    for i in range(2):
-        assert f"{participant(i).node_key.hex()}  weight 1  {participant(i).address}" in said.out
-    assert said.err == "gpupool: nothing was done; a hand-over cannot be undone: add --yes to do it\n"
-    assert owner.handed == []
-
-
-def test_a_hand_over_is_done_when_it_is_meant(owner: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    assert main([*HAND_OVER, "--yes", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["done"] is True
-    ((pool, operators),) = owner.handed
-    assert pool == Address(0, bytes.fromhex("ab" * 32))
-    assert [o.node_key for o in operators.operators] == [participant(i).node_key for i in range(2)]
-
-
-def test_only_the_owner_is_shown_anything(owner: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    owner.address = Address(0, bytes([1]) * 32)
-    capsys.readouterr()
-    assert main(HAND_OVER) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "not this wallet" in said.err
-
-
 # The settlement behind a claim.
 
 
@@ -208,7 +145,7 @@ class Reader:
 
 async def landed(config: Config, monkeypatch: pytest.MonkeyPatch, epoch: int = 3) -> None:
     monkeypatch.setattr(claims, "PoolReader", lambda _chain, _pool: Reader(epoch))
-    await landed_settlement(None, config, commands.note)  # type: ignore[arg-type]
+    await landed_settlement(None, config, note)  # type: ignore[arg-type]
 
 
 async def test_nothing_is_settled_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,16 +170,18 @@ async def test_the_agent_is_asked_for_that_settlement(tmp_path: Path, monkeypatc
 
 
 async def test_an_agent_that_does_not_have_it_yet_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    autojump_clock: MockClock,
 ) -> None:
-    monkeypatch.setattr(claims, "CATCH_UP_S", 0.05)
-    monkeypatch.setattr(claims, "CATCH_UP_INTERVAL_S", 0.03)
+    monkeypatch.setattr(claims, "CATCH_UP_S", 2.5)
     with (
         listener(404, b"") as (port, asked),
         pytest.raises(OperationError, match="does not know the settlement of epoch 3 yet"),
     ):
         await landed(made_agent(tmp_path, port), monkeypatch)
-    assert len(asked) > 1
+    assert len(asked) == 4
     assert capsys.readouterr().err.count("waiting for the agent to learn of the settlement of epoch 3") == 1
 
 

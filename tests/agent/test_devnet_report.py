@@ -24,7 +24,8 @@ async def kept(settled: list[Settlement]) -> Books:
     last = settled[-1]
     rewards = await History(settled, now_s=end_s(len(settled)) + 20).rewards()
     paid = {leaf.participant.account: leaf.earned_nanoton for leaf in last.leaves}
-    return keep_books([landing(each) for each in settled], replace(rewards, paid_nanoton=paid), 5)
+    claimed = replace(rewards, received_nanoton=0, distributed_nanoton=sum(paid.values()), paid_nanoton=paid)
+    return keep_books([landing(each) for each in settled], claimed, 5)
 
 
 async def test_sound_books_have_no_faults() -> None:

@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from agent.log import setup_logging
+from gossip import libp2p_patches
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +54,28 @@ def test_secrets_and_long_values_are_not_written() -> None:
 
 def test_libraries_log_through_the_same_lines_but_quietly() -> None:
     stream = io.StringIO()
+    library = logging.getLogger("library.host")
+    # As libp2p does when it is imported.
+    logging.getLogger("library").propagate = False
     setup_logging("debug", stream=stream)
-    logging.getLogger("libp2p.host").info("chatter")
-    logging.getLogger("libp2p.host").warning("stream %d reset", 3)
+    library.info("chatter")
+    library.warning("stream %d reset", 3)
     logging.getLogger("elsewhere").info("chatter of a library that nobody thought of")
     logging.getLogger("agent.daemon").info("told")
     assert [line["event"] for line in lines(stream)] == ["stream 3 reset", "told"]
+
+
+@pytest.mark.parametrize("is_installed_before", [False, True])
+def test_libp2p_tells_nothing_but_the_critical(is_installed_before: bool) -> None:
+    """Its warnings are about single peers, and each peer could fill the log: libp2p_patches counts what matters."""
+    stream = io.StringIO()
+    if is_installed_before:
+        libp2p_patches.install()
+    setup_logging("debug", stream=stream)
+    libp2p_patches.install()
+    logging.getLogger("libp2p.host").error("a peer went")
+    logging.getLogger("libp2p.host").critical("nothing goes any more")
+    assert [line["event"] for line in lines(stream)] == ["nothing goes any more"]
 
 
 def test_level_is_kept() -> None:

@@ -10,12 +10,40 @@ from pool_fixture import operator_set, participant
 from agent.screens import operators_text, operators_value, status_text, ton, ton_exact
 from contracts.model import NANO
 
+POOL: dict[str, Any] = {
+    "status": "active",
+    "is_paused": False,
+    "paused_until_s": None,
+    "obstacle": None,
+    "proposals": [],
+}
+PROPOSAL = {
+    "kind": "propose_upgrade",
+    "target": "rewards",
+    "hash": "cd" * 32,
+    "ready_s": 1_800_000_000,
+    "expires_s": 1_800_086_400,
+}
+POLICY = {"hash": "ef" * 32, "is_held": False, "epoch": 4, "from_s": 1_800_000_000}
+ENTRY: dict[str, Any] = {
+    "status": "active",
+    "not_earning": None,
+    "reputation": 500,
+    "stake_nanoton": 100 * NANO,
+    "pending_nanoton": 0,
+    "withdraw_at_s": None,
+    "held_nanoton": 0,
+    "held_until_s": None,
+}
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "time_s": 1000,
     "uptime_s": 60,
     "node_key": "ab" * 32,
     "is_registered": True,
+    "pool": POOL,
+    "policies": [],
+    "entry": ENTRY,
     "is_own_log_known": True,
     "chain": {"error": None, "seqno": 7, "age_s": 2, "epoch": 3},
     "evidence": {"valid": True, "valid_until_s": 1090, "error": None},
@@ -38,6 +66,7 @@ def test_a_healthy_agent() -> None:
         "peers     1 of 2 connected",
         "evidence  valid for 90 s",
         "work      12,345 tokens in 6 tasks since start, log at record 9",
+        "entry     active, stake 100.000 TON, reputation 500",
     ]
 
 
@@ -50,7 +79,34 @@ def test_a_healthy_agent() -> None:
         ("evidence", {"valid": False, "valid_until_s": None, "error": "no quote"}, "evidence  none: no quote"),
         ("evidence", {"valid": False, "valid_until_s": None, "error": None}, "evidence  none: being made"),
         ("work", {"tokens": 0, "tasks": 0, "head": 1, "error": "refused"}, "log at record 1; refused"),
-        ("is_registered", False, "registry  this node key is not registered and earns nothing"),
+        ("entry", None, "entry     none: this node key is not registered and earns nothing"),
+        ("entry", {**ENTRY, "status": "suspended", "not_earning": "suspended"}, "reputation 500; suspended"),
+        (
+            "entry",
+            {**ENTRY, "pending_nanoton": NANO, "withdraw_at_s": 1_800_000_000},
+            "1.000 TON of it asked back, paid from 2027-01-15 08:00 UTC on",
+        ),
+        (
+            "entry",
+            {**ENTRY, "held_nanoton": NANO, "held_until_s": 1_800_000_000},
+            "1.000 TON slashed, open to appeal until 2027-01-15 08:00 UTC",
+        ),
+        ("pool", {**POOL, "is_paused": True, "status": "paused"}, "pool      paused until the operators resume it"),
+        (
+            "pool",
+            {**POOL, "is_paused": True, "paused_until_s": 1_800_000_000},
+            "pool      paused until 2027-01-15 08:00 UTC: nothing settles",
+        ),
+        ("pool", {**POOL, "status": "closed"}, "pool      closed for ever"),
+        ("pool", {**POOL, "obstacle": "epoch 3 waits"}, "pool      epoch 3 waits"),
+        (
+            "pool",
+            {**POOL, "proposals": [PROPOSAL]},
+            "propose upgrade rewards cdcdcdcdcdcdcdcd: can be applied from 2027-01-15 08:00 UTC to 2027-01-16",
+        ),
+        ("policies", [POLICY], "in force from epoch 4 on, which begins 2027-01-15 08:00 UTC or later"),
+        ("policies", [{**POLICY, "from_s": 999}], "epoch 4 is counted by it, and this agent cannot attest"),
+        ("policies", [{**POLICY, "epoch": None}], "proposed, not in force before 2027-01-15 08:00 UTC"),
         ("is_own_log_known", False, "log       waiting for operators"),
         ("close", CLOSE, "close     epoch 3: view -, 2 observations, attested 0 of 4"),
         ("close", {**CLOSE, "view": 0, "certified": True}, "view 0, 2 observations, attested 0 of 4, certified"),

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import Config, load_config
-from agent.daemon import load_policy
 from agent.identity import load_key
+from agent.policies import load_policies
 from attestation.collateral import Collateral
 from attestation.evidence import Evidence, appraise_evidence
 from attestation.policy import AttestationPolicy
@@ -25,7 +25,7 @@ from contracts.wallet import wallet_address
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import LogBook, Placement
 from gossip.messages import Observation, Proposal
-from gossip.policy import PoolPolicy
+from gossip.policy import WINDOW_S_MAX, PoolPolicy
 from gossip.records import EvidenceBody, PoolId, parse_record, verify_record
 from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame, Verdict, settle
@@ -37,11 +37,12 @@ LATE_S = 1 << 40
 def audit(directory: Path, report: dict[str, Any]) -> list[str]:
     """Payload hashes (hex) of all settled epochs, recomputed in order; what went wrong ends the list in words."""
     configs = [load_config(path) for path in sorted(directory.glob("agent-*/agent.toml"))]
-    policy, pool = load_policy(configs[0]), PoolId(configs[0].pool.global_id, configs[0].pool.contract.account)
+    policy, table = load_policies(configs[0]).in_force, configs[0].pool
+    pool = PoolId(table.global_id, table.contract.account)
     participants = _participants(configs, pool)
     journals = [sqlite3.connect(config.journal_file) for config in configs]
-    verdict = _appraiser(journals, policy, pool, (directory / "tdx-root" / "root.der").read_bytes())
-    logs = LogBook(window_max_s=policy.work.window_max_s)
+    verdict = _appraiser(journals, pool, (directory / "tdx-root" / "root.der").read_bytes())
+    logs = LogBook(window_max_s=WINDOW_S_MAX)
     logs.open(p.node_key for p in participants)
     rows = {row for journal in journals for row in journal.execute("SELECT wire FROM record")}
     for record in sorted((verify_record(parse_record(wire, pool)) for (wire,) in rows), key=lambda r: r.seq):
@@ -130,10 +131,10 @@ def _participants(configs: Sequence[Config], pool: PoolId) -> tuple[Participant,
     return tuple(sorted(found, key=lambda p: p.address))
 
 
-def _appraiser(journals: Sequence[sqlite3.Connection], policy: PoolPolicy, pool: PoolId, root: bytes) -> Verdict:
+def _appraiser(journals: Sequence[sqlite3.Connection], pool: PoolId, root: bytes) -> Verdict:
     collateral = {d: b for journal in journals for d, b in journal.execute("SELECT digest, body FROM collateral")}
 
-    def verdict(node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+    def verdict(policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
         evidence = Evidence(
             quote=body.quote,
             gpu_report=body.gpu_report,

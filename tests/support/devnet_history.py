@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import contract_states
 import httpx
 from epochs import Epochs
 from pool_fixture import EPOCH_S, POT_NANOTON, START_S, key, operator_set, participant
@@ -41,13 +42,15 @@ def end_s(epoch: int) -> int:
 
 
 def open_epoch(epoch: int) -> OpenEpoch:
-    return OpenEpoch(
-        epoch=epoch,
+    """An epoch of one pool whose first one began under the owner."""
+    return contract_states.open_epoch(
+        epoch,
         start_s=end_s(epoch - 1),
         end_s=end_s(epoch),
         pot_nanoton=POT_NANOTON,
         fee_nanoton=NANO // 5,
         finalized_s=end_s(epoch) + FINALIZE_AFTER_S,
+        set_id=0 if epoch == 1 else 1,
     )
 
 
@@ -89,18 +92,12 @@ class History(PoolReader):
         opened = (open_epoch(done + 1),) if is_open else ()
         current = done + 1 + len(opened)
         last = landed[-1].payload if landed else None
-        return RewardsState(
-            pool=self.pool,
+        return contract_states.rewards_state(
+            self.pool,
+            start_s=end_s(current - 1),
+            end_s=end_s(current),
             current_epoch=current,
-            current_start_s=end_s(current - 1),
-            current_end_s=end_s(current),
-            epoch_duration_s=EPOCH_S,
             received_nanoton=NANO,
-            carried_nanoton=0,
-            distributed_nanoton=0,
-            liabilities_nanoton=0,
-            pending_fees_nanoton=0,
-            fee_bps=200,
             open_epochs=opened,
             landed=Landed(
                 epoch=last.epoch if last else 0,
@@ -110,25 +107,11 @@ class History(PoolReader):
                 total_earned_nanoton=last.total_earned_nanoton if last else 0,
                 settled_s=end_s(last.epoch) + SETTLE_AFTER_S if last else 0,
             ),
-            paid_nanoton={},
         )
 
     async def state(self, block: Block | None = None) -> PoolState:
         self._require()
-        return PoolState(
-            owner=POOL_ADDRESS,
-            pool_id=1,
-            phase=1,
-            registry=POOL_ADDRESS,
-            rewards=POOL_ADDRESS,
-            fee_bps=200,
-            min_stake_nanoton=0,
-            max_participants=10,
-            registration_open=True,
-            policy_hash=bytes(32),
-            max_refund_nanoton=0,
-            operator_set=operator_set(4),
-        )
+        return contract_states.pool_state(operator_set=operator_set(4))
 
     async def account(self, address: Address, block: Block | None = None) -> Account:
         raise NotImplementedError

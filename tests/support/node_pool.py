@@ -16,6 +16,7 @@ from gossip.epoch_events import Advanced, Finalize, Message, Settled, Submit
 from gossip.errors import InvalidMessageError, PeerUnavailableError
 from gossip.messages import Attest
 from gossip.node import Node, open_node
+from gossip.policy import PoolPolicy
 from gossip.pull import Puller
 from gossip.records import EvidenceBody, Record
 from gossip.serve import serve
@@ -137,7 +138,7 @@ class Member:
             POOL,
             policy(),
             self.store,
-            lambda node_key, body: self.network.verdict(self.store, node_key, body),
+            lambda policy, node_key, body: self.network.verdict(self.store, policy, node_key, body),
             participants=[key(i).public for i in range(self.network.n)],
             now_s=lambda: self.network.now_s() + self.clock_offset_s,
         )
@@ -160,8 +161,8 @@ class Network:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.verdict: Callable[[MemoryStore, bytes, EvidenceBody], tuple[int, int] | None] = (
-            lambda _store, node_key, body: verdict(node_key, body)
+        self.verdict: Callable[[MemoryStore, PoolPolicy, bytes, EvidenceBody], tuple[int, int] | None] = (
+            lambda _store, policy, node_key, body: verdict(policy, node_key, body)
         )
         self._began = trio.current_time()
         self.hostile: dict[int, Callable[[bytes], bytes]] = {}

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from contract_states import nothing_landed, open_epoch, pool_state
+
 from contracts.model import (
     NANO,
     ZERO_HASH,
@@ -15,13 +17,13 @@ from contracts.model import (
     Operator,
     OperatorSet,
     Participant,
-    ParticipantStatus,
     SettlePayload,
 )
 from contracts.signing import SigningKey
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import Action, Advanced, ChainView, Finalize, Heard, Message, Publish, Settled, Submit
 from gossip.log_chain import GENESIS, Head, LogBook
+from gossip.pinning import settling_set
 from gossip.policy import PoolPolicy, parse_policy
 from gossip.records import EvidenceBody, PoolId, Record, Unit, WorkBody, make_record
 from gossip.settlement import Base, Settlement
@@ -69,16 +71,16 @@ def participant(i: int) -> Participant:
         address=Address(0, hashlib.sha256(b"owner %d" % i).digest()),
         node_key=key(i).public,
         stake_nanoton=100 * NANO,
-        status=ParticipantStatus.ACTIVE,
-        reputation=500,
         joined_s=START_S,
     )
 
 
-def operator_set(n: int, weights: Sequence[int] | None = None) -> OperatorSet:
+def operator_set(n: int, weights: Sequence[int] | None = None, *, set_id: int = 1, first: int = 0) -> OperatorSet:
+    """Operators `first` to `first + n - 1`."""
     weights = weights or [1] * n
     return OperatorSet(
-        set_id=1, operators=tuple(Operator(node_key=key(i).public, weight=w) for i, w in enumerate(weights))
+        set_id=set_id,
+        operators=tuple(Operator(node_key=key(i).public, weight=w) for i, w in enumerate(weights, first)),
     )
 
 
@@ -125,7 +127,7 @@ def work(start_s: int, end_s: int, tokens: int, evidence_hash: bytes, **changes:
     return replace(body, **changes)
 
 
-def verdict(_node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+def verdict(_policy: PoolPolicy, _node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
     """Every quote is good for 24 h from its anchor, but `b"bad"`."""
     return None if body.quote == b"bad" else (body.anchor_time_s, body.anchor_time_s + 86_400)
 
@@ -135,13 +137,14 @@ class Author:
     """Writes the log of participant `i`."""
 
     i: int
+    pool: PoolId = POOL
     head: Head = GENESIS
     end_s: int = START_S
     evidence_hash: bytes = ZERO_HASH
     records: list[Record] = field(default_factory=list)
 
     def append(self, body: object) -> Record:
-        record = make_record(key(self.i), POOL, self.head.seq + 1, self.head.hash, body)
+        record = make_record(key(self.i), self.pool, self.head.seq + 1, self.head.hash, body)
         self.head = Head(record.seq, record.hash)
         self.records.append(record)
         return record
@@ -169,43 +172,55 @@ def fill(logs: LogBook, records: Sequence[Record]) -> None:
 
 
 class Chain:
-    """The rewards contract's part that the machine sees; settles what has a quorum of signatures."""
+    """The contracts' part that the machine sees: pins the set when an epoch begins, settles what its quorum signed."""
 
     def __init__(self, operators: OperatorSet) -> None:
         self.now_s = START_S
         self.operators = operators
+        self.previous: OperatorSet | None = None
         self.epoch = 1
+        self.pinned_set = operators.set_id
+        """Of the running epoch; 0: it began under the owner."""
         self.open: list[OpenEpoch] = []
-        self.landed = Landed(
-            epoch=0,
-            payload_hash=ZERO_HASH,
-            totals_root=ZERO_HASH,
-            previous_root=ZERO_HASH,
-            total_earned_nanoton=0,
-            settled_s=0,
-        )
+        self.landed = nothing_landed()
         self.payloads: list[SettlePayload] = []
+        self.settled_by: list[int] = []
+        """Number of the set whose certificate settled each epoch."""
+
+    def rotate(self, operators: OperatorSet) -> None:
+        """Another set takes over; the running epoch stays with the one that it began under."""
+        self.previous, self.operators = self.operators, operators
+
+    def settling_set(self) -> OperatorSet | None:
+        """Who settles the oldest open epoch."""
+        state = pool_state(operator_set=self.operators, previous_set=self.previous)
+        return settling_set(self.open[0], state, self.now_s) if self.open else None
 
     def finalize(self, epoch: int) -> None:
         if epoch == self.epoch and self.now_s >= self.end_s:
             self.open.append(
-                OpenEpoch(
-                    epoch=epoch,
+                open_epoch(
+                    epoch,
                     start_s=self.end_s - EPOCH_S,
                     end_s=self.end_s,
                     pot_nanoton=POT_NANOTON,
-                    fee_nanoton=0,
                     finalized_s=self.now_s,
+                    set_id=self.pinned_set,
+                    policy_hash=policy().hash,
                 )
             )
             self.epoch += 1
+            self.pinned_set = self.operators.set_id
 
     def submit(self, submit: Submit) -> bool:
         payload = submit.settlement.payload
-        weight = sum(self.operators.operators[s.index].weight for s in submit.signatures)
         if not self.open or payload.epoch != self.open[0].epoch or payload.prev != self.landed.payload_hash:
             return False
-        assert self.operators.is_quorum(weight)
+        operators = self.settling_set()
+        assert operators is not None
+        assert submit.set_id == operators.set_id
+        assert operators.is_quorum(sum(operators.operators[s.index].weight for s in submit.signatures))
+        self.settled_by.append(submit.set_id)
         assert payload.total_earned_nanoton - self.landed.total_earned_nanoton <= self.open[0].pot_nanoton
         self.open.pop(0)
         self.payloads.append(payload)
@@ -234,26 +249,25 @@ class Chain:
 
 
 class Agent:
-    """A machine with its logs; `act` performs nothing but collects what it says."""
+    """A machine with its logs in a pool of `n` participants."""
 
     def __init__(self, i: int, n: int, base: Base | None = None) -> None:
-        self.i = i
+        self.i, self.n = i, n
         self.logs = log_book(n)
         self.settled: list[Settlement] = []
         self.machine = EpochClose(key(i), POOL, policy=policy(), base=base or Base(), logs=self.logs, verdict=verdict)
 
     def advance(self, chain: Chain, witnessed_s: int = 10**6) -> list[Action]:
-        n = len(chain.operators.operators)
-        open_frame = None
-        if chain.open:
+        open_frame, operators = None, chain.settling_set()
+        if operators is not None:
             oldest = chain.open[0]
-            open_frame = replace(frame(n, oldest.epoch), operators=chain.operators, pot_nanoton=oldest.pot_nanoton)
+            open_frame = replace(frame(self.n, oldest.epoch), operators=operators, pot_nanoton=oldest.pot_nanoton)
         return self.machine.handle(
             Advanced(
                 view=chain.view(),
                 operators=chain.operators,
                 frame=open_frame,
-                witnessed_s={key(i).public: witnessed_s for i in range(n)},
+                witnessed_s={key(i).public: witnessed_s for i in range(self.n)},
             )
         )
 
@@ -264,8 +278,8 @@ class Agent:
 class Pool:
     """Machines joined by a perfect network; `step` moves the chain's time and delivers everything."""
 
-    def __init__(self, n: int, weights: Sequence[int] | None = None) -> None:
-        self.chain = Chain(operator_set(n, weights))
+    def __init__(self, n: int, weights: Sequence[int] | None = None, operators: OperatorSet | None = None) -> None:
+        self.chain = Chain(operators or operator_set(n, weights))
         self.agents = [Agent(i, n) for i in range(n)]
         self.authors = [Author(i) for i in range(n)]
         self.down: set[int] = set()
@@ -303,3 +317,22 @@ class Pool:
             for other in live:
                 for message in other.machine.messages(other.machine.base.epoch + 1):
                     agent.hear(message)
+
+
+def run_epoch(pool: Pool, *, steps: int = 60) -> None:
+    """Step until one more epoch has settled on chain and every live agent knows."""
+    target = pool.chain.landed.epoch + 1
+    for _ in range(steps):
+        pool.step()
+        live = [agent for agent in pool.agents if agent.i not in pool.down]
+        if pool.chain.landed.epoch >= target and all(a.machine.base.epoch >= target for a in live):
+            return
+    raise AssertionError(f"epoch {target} did not settle: {[a.machine.progress() for a in pool.agents]}")
+
+
+def write_work(pool: Pool, windows: int = 3) -> None:
+    """Everybody works; more, the higher its number."""
+    for author in pool.authors:
+        if author.head == GENESIS:
+            pool.spread([author.prove()])
+        pool.spread([author.work(tokens=1000 * (author.i + 1)) for _ in range(windows)])

@@ -1,0 +1,94 @@
+"""The agent's status: an operator sees why the own work earns nothing, and what the pool is about to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from contract_states import pinned, pool_state, rewards_state
+from pool_fixture import EPOCH_S, START_S, operator_set, participant, policy
+from prometheus_client import generate_latest
+
+from agent.metrics import Metrics
+from agent.policies import Policies
+from agent.settling import PoolView
+from agent.status import _entry, _policies, _pool, not_earning, update_entry_metrics
+from contracts.chain import Block
+from contracts.model import NANO, Address, CertificateKind, ParticipantStatus, PoolStatus, Proposal, UpgradeTarget
+
+BLOCK = Block(seqno=1, root_hash=bytes(32), file_hash=bytes(32), time_s=START_S)
+
+
+def settling_of(**state: Any) -> Any:
+    rewards = rewards_state(Address(0, bytes(32)), start_s=START_S, end_s=START_S + EPOCH_S)
+    view = PoolView(
+        block=BLOCK,
+        state=pool_state(operator_set=operator_set(4), **state),
+        rewards=replace(rewards, running=pinned(1, policy().hash), next=pinned(1, b"\x22" * 32)),
+    )
+    return SimpleNamespace(view=view)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"status": ParticipantStatus.WITHDRAWING, "pending_nanoton": 100 * NANO}, None),
+        ({"status": ParticipantStatus.SUSPENDED}, "until they reinstate it"),
+        (
+            {"status": ParticipantStatus.INACTIVE, "stake_nanoton": 90 * NANO},
+            "the stake of 90 TON is below the pool's minimum of 100 TON",
+        ),
+    ],
+)
+def test_why_work_earns_nothing(changes: dict[str, Any], reason: str | None) -> None:
+    said = not_earning(replace(participant(0), **changes), pool_state())
+    assert said is None if reason is None else reason in str(said)
+    assert "gpupool pool register" in str(not_earning(None, pool_state()))
+
+
+def test_the_own_entry_shows_what_is_asked_back_and_what_is_held() -> None:
+    entry = replace(
+        participant(0), pending_nanoton=NANO, withdraw_at_s=START_S, held_nanoton=2 * NANO, held_until_s=START_S + 1
+    )
+    value = _entry(entry, settling_of())
+    assert value is not None
+    assert (value["pending_nanoton"], value["withdraw_at_s"]) == (NANO, START_S)
+    assert (value["held_nanoton"], value["held_until_s"]) == (2 * NANO, START_S + 1)
+    assert value["status"] == "active"
+    young = _entry(participant(0), settling_of())
+    assert young is not None
+    assert (young["withdraw_at_s"], young["held_until_s"]) == (None, None)
+
+
+def test_the_pool_shows_its_pause_and_its_proposals() -> None:
+    proposal = Proposal(
+        kind=CertificateKind.PROPOSE_UPGRADE, hash=b"h" * 32, since_s=START_S, target=UpgradeTarget.REGISTRY
+    )
+    value = _pool(settling_of(paused_until_s=START_S + 1, pending=(proposal,)))
+    assert value is not None
+    assert (value["status"], value["is_paused"], value["paused_until_s"]) == ("active", True, START_S + 1)
+    (shown,) = value["proposals"]
+    assert (shown["kind"], shown["target"]) == ("propose_upgrade", "registry")
+    assert shown["expires_s"] > shown["ready_s"] > START_S
+    over = _pool(settling_of(paused_until_s=START_S, status=PoolStatus.CLOSED))
+    assert over is not None
+    assert (over["status"], over["is_paused"]) == ("closed", False)
+
+
+def test_a_policy_that_is_not_here_is_shown_with_the_epoch_that_needs_it() -> None:
+    agent: Any = SimpleNamespace(settling=settling_of(), policies=Policies(policy()))
+    assert [(p["epoch"], p["is_held"]) for p in _policies(agent)] == [(1, True), (2, False)]
+
+
+def test_metrics_of_the_own_entry() -> None:
+    metrics = Metrics(version="1", process=False)
+    update_entry_metrics(metrics, replace(participant(0), status=ParticipantStatus.SUSPENDED, held_nanoton=NANO // 2))
+    served = generate_latest(metrics.registry).decode()
+    assert "gpupool_earning 0.0" in served
+    assert "gpupool_stake_ton 100.0" in served
+    assert "gpupool_slashed_held_ton 0.5" in served
+    update_entry_metrics(metrics, participant(0))
+    assert "gpupool_earning 1.0" in generate_latest(metrics.registry).decode()
