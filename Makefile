@@ -6,7 +6,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 LOCKED = --require-hashes --no-deps --no-build-isolation --quiet
 ARGS ?=
 
-.PHONY: help devnet test check lint types imports contracts contracts-check bench lock clean
+.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants gas fuzz bench lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -16,6 +16,9 @@ devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on
 
 test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+long: $(VENV)/.dev ## Set up, then 10,000 random operations on pools, all sums checked after each (two minutes)
+	$(VENV)/bin/python -m pytest -m long $(ARGS)
 
 check: lint types imports ## Lint, types and import rules
 
@@ -29,6 +32,9 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
 
+codes: $(VENV)/.dev ## Write the contracts' numbers (contracts/codes.toml) into Tolk, schema, Python and docs
+	$(VENV)/bin/python -m contracts.codes
+
 contracts: ## Compile the Tolk contracts anew (needs Node; installs the pinned compiler)
 	@command -v npm >/dev/null || { echo "Node and npm are needed: apt install nodejs npm"; exit 1; }
 	cd contracts && npm ci --silent --no-audit --no-fund && node build.mjs
@@ -36,6 +42,29 @@ contracts: ## Compile the Tolk contracts anew (needs Node; installs the pinned c
 contracts-check: ## Compile the contracts and compare with the committed artifacts (needs Node)
 	@command -v npm >/dev/null || { echo "Node and npm are needed: apt install nodejs npm"; exit 1; }
 	cd contracts && npm ci --silent --no-audit --no-fund && node build.mjs --check
+
+contracts-test: $(VENV)/.dev ## Replay a pool's life in a second TVM and a second cell library, with equal results (needs Node)
+	@command -v npm >/dev/null || { echo "Node and npm are needed: apt install nodejs npm"; exit 1; }
+	cd contracts/sandbox && npm ci --silent --no-audit --no-fund
+	set -o pipefail; $(VENV)/bin/python -m tests.contracts.replay | node contracts/sandbox/replay.mjs /dev/stdin
+
+contracts-coverage: $(VENV)/.dev ## Which instructions of the contracts the tests execute (needs Node; five minutes)
+	@command -v npm >/dev/null || { echo "Node and npm are needed: apt install nodejs npm"; exit 1; }
+	cd contracts/sandbox && npm ci --silent --no-audit --no-fund
+	@mkdir -p build
+	$(VENV)/bin/python -m pytest -q -m "not slow" tests/contracts -p tests.contracts.tools.tracing --vm-trace build/trace.json
+	node contracts/sandbox/coverage.mjs build/trace.json
+
+contracts-mutants: $(VENV)/.dev ## Does a test notice each missing assert? (needs Node; 12 minutes; ARGS="--file stake.tolk")
+	@command -v npm >/dev/null || { echo "Node and npm are needed: apt install nodejs npm"; exit 1; }
+	cd contracts && npm ci --silent --no-audit --no-fund
+	$(VENV)/bin/python -m tests.contracts.tools.mutate $(ARGS)
+
+gas: $(VENV)/.dev ## Measure contracts/gas.json anew
+	$(VENV)/bin/python -m tests.contracts.gas_table
+
+fuzz: $(VENV)/.dev ## Random operations on a pool, all sums checked after each (ARGS="--seed 7 --seeds 20 --steps 5000")
+	$(VENV)/bin/python -m tests.contracts.fuzz $(ARGS)
 
 bench: $(VENV)/.dev ## Run the benchmarks; each prints one JSON line
 	$(VENV)/bin/python -m benchmarks $(ARGS)
