@@ -69,10 +69,11 @@ class CertificateFile:
 
     def weigh(self, operators: OperatorSet) -> tuple[list[Signature], int]:
         """The signatures of this set's operators, and their weight. Others' are left out."""
+        signature_of = dict(self.signatures)
         found = [
-            Signature(index=index, signature=signature)
-            for node_key, signature in self.signatures
-            if (index := operators.index_of(node_key)) is not None
+            Signature(index=index, signature=signature_of[each.node_key])
+            for index, each in enumerate(operators.operators)
+            if each.node_key in signature_of
         ]
         return found, sum(operators.operators[each.index].weight for each in found)
 
@@ -210,6 +211,7 @@ def _read_set(entry: _SetEntry | None, command: Command) -> OperatorSet | None:
             Operator(node_key=bytes.fromhex(each.node_key), weight=each.weight) for each in entry.operators
         ),
     )
+    operators.require_distinct()
     if not isinstance(command, ProposeSet) or layout.operator_set_cell(operators).hash != command.set_hash:
         raise InvalidCertificateFileError("operator_set: not the proposed one; somebody tampered with the file")
     return operators
@@ -252,8 +254,7 @@ def write(path: Path, file: CertificateFile, *, over: bool = False) -> None:
     Raises:
         OperationError: it exists already and shall not be overwritten (`over`), or cannot be written.
     """
-    if not path.name:
-        raise OperationError(f"{path}: a folder; name a file")
+    require_writable(path, over=over)
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with aside.open("x") as draft:
@@ -272,3 +273,17 @@ def write(path: Path, file: CertificateFile, *, over: bool = False) -> None:
         raise OperationError(f"{path}: exists already; name another --out") from None
     except OSError as error:
         raise OperationError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def require_writable(path: Path, *, over: bool = False) -> None:
+    """Find out what would stop `write`, before a signature is noted that no file would hold.
+
+    Raises:
+        OperationError: as `write`.
+    """
+    if not path.name:
+        raise OperationError(f"{path}: a folder; name a file")
+    if not over and os.path.lexists(path):
+        raise OperationError(f"{path}: exists already; name another --out")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OperationError(f"{path}: cannot be written: no folder that this user can write to")

@@ -121,11 +121,16 @@ def _evidence_text(evidence: dict[str, Any] | None, now_s: int) -> str:
 
 def operators_value(operators: OperatorSet, participants: Sequence[Participant]) -> dict[str, Any]:
     """An operator set that is about to be, as JSON."""
-    addresses = {p.node_key: str(p.address) for p in participants}
+    entries = {p.node_key: p for p in participants}
     return {
         "total_weight": operators.total_weight,
         "operators": [
-            {"node_key": o.node_key.hex(), "address": addresses[o.node_key], "weight": o.weight}
+            {
+                "node_key": o.node_key.hex(),
+                "address": str(entries[o.node_key].address),
+                "status": entries[o.node_key].status.name.lower(),
+                "weight": o.weight,
+            }
             for o in operators.operators
         ],
     }
@@ -134,5 +139,5 @@ def operators_value(operators: OperatorSet, participants: Sequence[Participant])
 def operators_text(value: dict[str, Any]) -> str:
     """The same for people."""
     lines = [f"{len(value['operators'])} operators, total weight {value['total_weight']}:"]
-    lines += [f"  {o['node_key']}  weight {o['weight']}  {o['address']}" for o in value["operators"]]
+    lines += [f"  {o['node_key']}  weight {o['weight']}  {o['status']}  {o['address']}" for o in value["operators"]]
     return "\n".join(lines)

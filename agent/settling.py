@@ -235,8 +235,11 @@ class Settling:
         block, rewards = await self._latest()
         if rewards.landed.epoch >= payload.epoch:
             return "settled already"
-        if (await self._reader.state(block)).is_paused(block.time_s):
+        state = await self._reader.state(block)
+        if state.is_paused(block.time_s):
             return "pool paused"
+        if state.set_of(submit.set_id) is None:
+            return "set gone"
         pool = self._reader.pool
         domain = CertificateDomain(global_id=self._wallet.global_id, pool=pool, set_id=submit.set_id)
         body = certificate.submit_body(certificate.settle_certificate(domain, payload), submit.signatures)

@@ -34,9 +34,10 @@ class OwnerCommands:
         done = await run_json("deploy", ["pool", "deploy", *self._access, *terms, f"--min-stake={STAKE_TON}"])
         return Address.parse(done["pool"])
 
-    async def hand_over(self, pool: Address) -> None:
-        """Give the pool to all who are registered."""
-        await run_json("hand-over", ["pool", "hand-over", *self._access, f"--pool={pool}", "--yes"])
+    async def hand_over(self, pool: Address, count: int) -> None:
+        """Give the pool to all who are registered, who must be so many."""
+        consent = [f"--operators={count}", "--yes"]
+        await run_json("hand-over", ["pool", "hand-over", *self._access, f"--pool={pool}", *consent])
 
 
 async def register_all(seats: Sequence[Seat]) -> None:

@@ -141,7 +141,7 @@ class Devnet:
                 write_config(seat, self._seats, pool, policy, root_file, server, url)
             await register_all(self._seats)
             self._say(f"{len(self._seats)} participants registered with {STAKE_TON} TON each")
-            await owner.hand_over(pool)
+            await owner.hand_over(pool, len(self._seats))
             self._say("the owner handed the pool over to its operators")
             reader = PoolReader(chain, pool)
             for seat in self._seats:

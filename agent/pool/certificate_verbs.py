@@ -16,7 +16,6 @@ from agent.output import EXIT_USAGE, answer, note
 from agent.pool.access import with_session
 from agent.pool.certificate_view import IRREVERSIBLE, certificate_lines, certificate_value, context_lines, next_step
 from agent.pool.commanding import DAYS_MAX, last_contract, signing_set
-from agent.pool.participant import entry_of
 from agent.pool.sending import Operation, carry_out, new_query_id
 from agent.pool.session import PoolSession
 from agent.pool.signed import SignedRecord
@@ -43,9 +42,11 @@ def show(options: argparse.Namespace) -> int:
 
     async def act(session: PoolSession) -> int:
         state = await session.reader.state()
-        signers = signing_set(state, file.command)
+        signers = None if state.operator_set is None else signing_set(state, file.command)
         obstacle = await obstacle_of(session, state, file)
-        end = next_step(options.file, file, signers) if obstacle is None else f"it cannot land: {obstacle}"
+        end = f"it cannot land: {obstacle}"
+        if obstacle is None and signers is not None:
+            end = next_step(options.file, file, signers)
         value = {**certificate_value(file, signers), "obstacle": obstacle}
         return answer(options, value, "\n".join([*await _lines(session, state, file, signers), end]))
 
@@ -68,6 +69,8 @@ def sign(options: argparse.Namespace) -> int:
         key = session.node_key()
         if signers.index_of(key.public) is None:
             raise OperationError(f"this node key ({key.public.hex()}) is not in operator set {signers.set_id}")
+        if options.yes:
+            certificates.require_writable(options.file, over=True)
         record = SignedRecord.of(session.node_key_file)
         signed = record.sign(file, key, now_s, another=options.sign_another, keep=options.yes)
         if not options.yes:
@@ -84,7 +87,9 @@ def sign(options: argparse.Namespace) -> int:
     return with_session(options, act)
 
 
-async def _lines(session: PoolSession, state: PoolState, file: CertificateFile, signers: OperatorSet) -> list[str]:
+async def _lines(
+    session: PoolSession, state: PoolState, file: CertificateFile, signers: OperatorSet | None
+) -> list[str]:
     """The certificate for people, with what it means for this pool."""
     return certificate_lines(file, signers, await context_lines(session, state, file.command, file.operator_set))
 
@@ -169,7 +174,10 @@ async def obstacle_of(session: PoolSession, state: PoolState, file: CertificateF
         case ProposeSet() if file.operator_set is not None and file.operator_set.set_id != domain.set_id + 1:
             return f"it proposes a set of the number {file.operator_set.set_id}, which could never take over"
         case Slash() | CancelSlash() | SetReputation() | Remove() | Suspend():
-            entry = await entry_of(session, made.target.participant)
+            participants = await session.reader.registry()
+            entry = next((each for each in participants if each.address == made.target.participant), None)
+            if entry is None:
+                return "that participant left"
             if (made.target.joined_s, made.target.seqno) != (entry.joined_s, entry.seqno + 1):
                 return "another command about this participant landed meanwhile: command it anew"
         case _:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.certificates import CertificateFile
+from agent.output import note
 from agent.pool.session import PoolSession
 from agent.pool.values import changes, command_value, lines, span, utc
 from agent.pool.view import APPLIED_BY
@@ -30,6 +31,9 @@ from contracts.commands import (
     Slash,
 )
 from contracts.model import BPS, OperatorSet, Participant, PoolState
+
+CROWD = 140
+"""Of more operators than this, whose weights differ, a quorum may take more signatures than fit a message."""
 
 IRREVERSIBLE = (Close, FeesTo, OwnerMessage, AcceptSet)
 
@@ -105,6 +109,15 @@ def certificate_lines(
     return out
 
 
+def warn_of_crowd(operators: OperatorSet) -> None:
+    """Note it where the set may be unable to act: its lighter operators alone may be no quorum that fits."""
+    if len(operators.operators) > CROWD and len({each.weight for each in operators.operators}) > 1:
+        note(
+            f"{len(operators.operators)} operators of unequal weights: acceptance may need more signatures than fit a "
+            "message (about 145)"
+        )
+
+
 def next_step(path: Path, file: CertificateFile, signers: OperatorSet) -> str:
     """What has to be done with the file, and until when."""
     consent = " --yes" if isinstance(file.command, IRREVERSIBLE) else ""
@@ -146,9 +159,13 @@ async def context_lines(
 def _about_stake(made: Slash | Remove, entry: Participant, state: PoolState) -> str:
     staked = ton_exact(entry.stake_nanoton)
     if isinstance(made, Remove):
-        return (
-            f"suspends it; its stake of {staked} can be paid back {span(state.params.rules.withdrawal_delay_s)} later"
-        )
+        when = f"its stake of {staked} can be paid back {span(state.params.rules.withdrawal_delay_s)} later"
+        if entry.pending_nanoton:
+            from_ = utc(entry.withdraw_at_s)
+            when = (
+                f"its whole stake of {staked} can be paid back from {from_}, as it asked before: slash first, if at all"
+            )
+        return f"suspends it; {when}"
     amount = made.amount_nanoton or entry.stake_nanoton * state.params.rules.slash_bps // BPS
     taken = min(amount, entry.stake_nanoton)
     share = "" if made.amount_nanoton else f" ({state.params.rules.slash_bps / 100:g} %, the parameters' share)"

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from agent.certificates import CertificateFile, write
+from agent.certificates import CertificateFile, require_writable, write
 from agent.errors import ConfigError, OperationError
 from agent.output import EXIT_USAGE, answer, note
 from agent.pool.access import with_session
@@ -77,7 +77,7 @@ async def _command_as_owner(session: PoolSession, options: argparse.Namespace, s
         raise OperationError("the owner runs this pool: `gpupool pool hand-over` gives it its first operator set")
     value = command_value(made)
     text = "\n".join([*command_lines(made), *(f"  * {line}" for line in await context_lines(session, state, made))])
-    if isinstance(made, IRREVERSIBLE) and not (options.yes or options.dry_run):
+    if _lacks_consent(options, made):
         answer(options, {**value, "done": False}, text)
         note("nothing was done; this cannot be undone: add --yes to do it")
         return EXIT_USAGE
@@ -138,20 +138,35 @@ async def draft(
         command=made,
         operator_set=operator_set,
     )
+    path: Path = options.out or Path(file_name(made))
+    context = await context_lines(session, state, made, operator_set)
+    if _lacks_consent(options, made):
+        value = {"file": str(path), "written": False, **certificate_value(file, signers)}
+        answer(options, value, "\n".join(certificate_lines(file, signers, context)))
+        note("nothing was signed; this cannot be undone: add --yes to do it")
+        return EXIT_USAGE
+    if not options.dry_run:
+        require_writable(path)
     key = session.node_key_if_there()
     if key is not None and signers.index_of(key.public) is not None:
         record = SignedRecord.of(session.node_key_file)
         file = record.sign(file, key, now_s, another=options.sign_another, keep=not options.dry_run)
-    path: Path = options.out or Path(file_name(made))
     if not options.dry_run:
         write(path, file)
     value = {"file": str(path), "written": not options.dry_run, **certificate_value(file, signers)}
     text = [
         f"{'would write' if options.dry_run else 'wrote'} {path}",
-        *certificate_lines(file, signers, await context_lines(session, state, made, operator_set)),
+        *certificate_lines(file, signers, context),
         next_step(path, file, signers),
     ]
     return answer(options, value, "\n".join(text))
+
+
+def _lacks_consent(options: argparse.Namespace, made: Command) -> bool:
+    """Whether the command cannot be undone and only has to be shown. The set that takes over consents by signing."""
+    if isinstance(made, AcceptSet) or not isinstance(made, IRREVERSIBLE):
+        return False
+    return not (options.yes or options.dry_run)
 
 
 def signing_set(state: PoolState, made: Command) -> OperatorSet:

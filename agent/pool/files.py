@@ -186,7 +186,7 @@ def read_set(path: Path, *, set_id: int) -> OperatorSet:
     """An operator set with this number; its operators stand in the file by index. Raises `ConfigError`."""
     file = _load(path, SetFile)
     try:
-        return OperatorSet(
+        made = OperatorSet(
             set_id=set_id,
             operators=tuple(
                 Operator(
@@ -195,8 +195,10 @@ def read_set(path: Path, *, set_id: int) -> OperatorSet:
                 for i, line in enumerate(file.operators)
             ),
         )
+        made.require_distinct()
     except InvalidValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+    return made
 
 
 def set_toml(operators: OperatorSet) -> str:

@@ -11,7 +11,7 @@ from agent.errors import OperationError
 from agent.output import answer
 from agent.pool import files
 from agent.pool.access import with_session
-from agent.pool.certificate_view import command_set
+from agent.pool.certificate_view import command_set, warn_of_crowd
 from agent.pool.commanding import command, draft
 from agent.pool.sending import Operation, carry_out, new_query_id
 from agent.pool.session import PoolSession
@@ -108,6 +108,7 @@ def set_propose(options: argparse.Namespace) -> int:
     async def act(session: PoolSession) -> int:
         state = await session.reader.state()
         operators = files.read_set(options.file, set_id=_next_set_id(state))
+        warn_of_crowd(operators)
         made = ProposeSet(gov_seqno=state.gov_seqno + 1, set_hash=layout.operator_set_cell(operators).hash)
         return await draft(session, options, state, made, operator_set=operators)
 

@@ -19,6 +19,7 @@ from agent.identity import load_key
 from agent.output import EXIT_USAGE, answer, note
 from agent.pool import files
 from agent.pool.access import access_of, with_access, with_session
+from agent.pool.certificate_view import warn_of_crowd
 from agent.pool.sending import CONFIRM_INTERVAL_S, CONFIRM_TIMEOUT_S, Operation, carry_out, new_query_id, perform
 from agent.pool.session import PoolSession
 from agent.pool.values import lines, plain
@@ -31,6 +32,7 @@ from contracts.model import (
     Operator,
     OperatorSet,
     Participant,
+    ParticipantStatus,
     PoolMetadata,
     PoolParams,
     PoolState,
@@ -129,7 +131,7 @@ async def stands(session: PoolSession) -> None:
 
 
 def hand_over(options: argparse.Namespace) -> int:
-    """Hand the pool to its operators; without --yes only show who that would be."""
+    """Hand the pool to its operators; without --yes, or if they are not those shown before, only show who that is."""
 
     async def act(session: PoolSession) -> int:
         state = await require_owner(session)
@@ -138,16 +140,30 @@ def hand_over(options: argparse.Namespace) -> int:
         require_registered(operators, participants)
         value = operators_value(operators, participants)
         text = operators_text(value)
+        warn_of_crowd(operators)
         if options.dry_run:
             return await carry_out(session, options, handing_over(session, state, operators)) or 0
-        if not options.yes:
+        missing = _missing_consent(options, len(operators.operators))
+        if missing is not None:
             answer(options, {**value, "done": False}, f"pool {session.pool} would be run by {text}")
-            note("nothing was done; a hand-over cannot be undone: add --yes to do it")
+            note(f"nothing was done; {missing}")
             return EXIT_USAGE
         await perform(session, handing_over(session, state, operators))
         return answer(options, {**value, "done": True}, f"pool {session.pool} is now run by {text}")
 
     return with_session(options, act)
+
+
+def _missing_consent(options: argparse.Namespace, count: int) -> str | None:
+    """What has to be typed yet to hand over to these; who registers meanwhile must not come in unseen."""
+    if options.operators not in (None, count):
+        return f"these are {count} operators, not {options.operators}: look again who they are"
+    if not options.yes:
+        count_too = "" if options.set else f" --operators {count}"
+        return f"a hand-over cannot be undone: add{count_too} --yes to do it"
+    if options.set is None and options.operators is None:
+        return f"a hand-over cannot be undone: add --operators {count} if these are the ones"
+    return None
 
 
 def handing_over(session: PoolSession, state: PoolState, operators: OperatorSet) -> Operation:
@@ -183,15 +199,19 @@ def require_registered(operators: OperatorSet, participants: Sequence[Participan
 
 
 def first_operators(participants: Sequence[Participant], weight: int = 1) -> OperatorSet:
-    """The first operator set: every registered participant, with the same weight.
+    """The first operator set: every active participant, with the same weight.
 
     Raises:
-        OperationError: nobody is registered, or more than can be operators.
+        OperationError: nobody is active, more are than can be operators, or two of them have one node key.
     """
-    if not participants:
-        raise OperationError("nobody is registered yet; participants register before the hand-over")
-    if len(participants) > OPERATORS_MAX:
-        raise OperationError(
-            f"{len(participants)} are registered, at most {OPERATORS_MAX} can be operators: give --set"
-        )
-    return OperatorSet(set_id=1, operators=tuple(Operator(node_key=p.node_key, weight=weight) for p in participants))
+    active = [each for each in participants if each.status is ParticipantStatus.ACTIVE]
+    if not active:
+        raise OperationError("nobody is registered and active; participants register before the hand-over")
+    if len(active) > OPERATORS_MAX:
+        raise OperationError(f"{len(active)} are active, at most {OPERATORS_MAX} can be operators: give --set")
+    made = OperatorSet(set_id=1, operators=tuple(Operator(node_key=p.node_key, weight=weight) for p in active))
+    try:
+        made.require_distinct()
+    except InvalidValueError as error:
+        raise OperationError(f"{error}: give --set") from error
+    return made

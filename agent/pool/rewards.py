@@ -190,7 +190,10 @@ def pay(options: argparse.Namespace) -> int:
         rehearsed = await carry_out(session, options, await payment(session, amount))
         if rehearsed is not None:
             return rehearsed
-        return answer(options, {"amount_nanoton": amount}, f"paid {ton_exact(amount)} into the running epoch")
+        credited = amount - fees.PAYMENT_NANOTON
+        value = {"amount_nanoton": amount, "credited_nanoton": credited}
+        text = f"paid {ton_exact(credited)} into the running epoch; {ton_exact(fees.PAYMENT_NANOTON)} were for its gas"
+        return answer(options, value, text)
 
     return with_session(options, act)
 

@@ -83,16 +83,24 @@ class SignedRecord:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes out for the length of the block, by a lock on the folder."""
-        try:
+        with self._told("opened"):
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise SignedRecordError(f"{self.path.parent}: cannot be opened: {error.strerror}") from error
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            with self._told("locked"):
+                fcntl.flock(folder, fcntl.LOCK_EX)
             yield
-            os.fsync(folder)
+            with self._told("written"):
+                os.fsync(folder)
         finally:
             os.close(folder)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Say that the folder cannot be so."""
+        try:
+            yield
+        except OSError as error:
+            raise SignedRecordError(f"{self.path.parent}: cannot be {what}: {error.strerror}") from error
 
     def _read(self) -> list[_Note]:
         try:

@@ -48,7 +48,8 @@ _BEGIN = (
         needs=SEND | Needs.CONSENT,
         example="--pool 0:ab... --liteserver 203.0.113.5:4924:BASE64KEY --network testnet --wallet-key owner.key",
         arguments=(
-            arg("--set", type=Path, metavar="FILE", help="the operators (default: all participants, weight 1 each)"),
+            arg("--set", type=Path, metavar="FILE", help="the operators (default: all active ones, weight 1 each)"),
+            arg("--operators", type=int, metavar="N", help="how many were shown; needed with --yes unless --set is"),
         ),
     ),
 )

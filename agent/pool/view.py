@@ -22,8 +22,8 @@ from contracts.model import (
     RewardsState,
 )
 
-STORAGE_LOW_NANOTON = NANO // 10
-"""Below it somebody has to look after a contract's storage: rent of a year or less."""
+STORAGE_LOW_NANOTON = NANO * 3 // 10
+"""Below it somebody has to look after a contract's storage: a year's rent of a pool with many operators."""
 APPLIED_BY = {"set": "set accept FILE", "params": "params apply", "upgrade": "upgrade apply FILE"}
 """The verb that puts a proposal of a kind in force."""
 

@@ -35,7 +35,7 @@ from contracts.commands import (
     Suspend,
     Target,
 )
-from contracts.errors import InvalidCellError
+from contracts.errors import InvalidCellError, InvalidValueError
 from contracts.layout.cells import Reader
 from contracts.layout.codec import (
     ACCOUNT,
@@ -69,7 +69,8 @@ def read_command(cell: Cell) -> Command:
     """Read a command.
 
     Raises:
-        InvalidCellError: of no known kind, or anything else than exactly such a payload.
+        InvalidCellError: of no known kind, anything else than exactly such a payload, or of a set in which a node
+            key stands twice.
     """
     kind = Reader(cell, "command").uint(8)
     try:
@@ -77,6 +78,11 @@ def read_command(cell: Cell) -> Command:
     except ValueError:
         raise InvalidCellError(f"command: unknown kind {kind:#04x}") from None
     command: Command = codec.parse(cell)
+    if isinstance(command, AcceptSet):
+        try:
+            command.operator_set.require_distinct()
+        except InvalidValueError as error:
+            raise InvalidCellError(f"command: {error}") from error
     return command
 
 

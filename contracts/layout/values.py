@@ -69,7 +69,7 @@ def read_operator_set(cell: Cell) -> OperatorSet:
     """Read an operator set; count and total weight must be those of its operators.
 
     Raises:
-        InvalidCellError: malformed, not numbered 0, 1, 2 ..., a key stands twice or a sum is wrong.
+        InvalidCellError: malformed, not numbered 0, 1, 2 ..., or a sum is wrong.
     """
     return OPERATOR_SET.parse(cell)
 

@@ -42,8 +42,6 @@ SET_FALLBACK_S = 3 * DAY_S
 UNTIL_RESUME_S = 2**32 - 1
 """`paused_until_s` of the registry while the pool is paused by a command."""
 
-_COINS_MAX = 2**120 - 1
-
 
 def require_uint(name: str, value: int, bits: int) -> None:
     """Raise `InvalidValueError` unless `value` is an integer in [0, 2**bits)."""

@@ -53,6 +53,12 @@ class OperatorSet:
         require_uint("set_id", self.set_id, 32)
         if not 1 <= len(self.operators) <= OPERATORS_MAX:
             raise InvalidValueError(f"operators: expected 1 to {OPERATORS_MAX}, got {len(self.operators)}")
+
+    def require_distinct(self) -> None:
+        """Raise `InvalidValueError` if a node key stands twice: nobody makes, proposes or signs such a set.
+
+        The contract takes one, as an operator of both weights; so a pool that has one can be read all the same.
+        """
         if len({o.node_key for o in self.operators}) != len(self.operators):
             raise InvalidValueError("operators: a node key stands twice")
 

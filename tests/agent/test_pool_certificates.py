@@ -40,6 +40,7 @@ from contracts.model import (
     CertificateDomain,
     CertificateKind,
     EpochTerms,
+    OperatorSet,
     PoolMetadata,
     PoolParams,
     Signature,
@@ -226,3 +227,21 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         certificates.write(tmp_path / "none" / "pause.json", made())
     with pytest.raises(InvalidCertificateFileError, match=r"none\.json: cannot be read"):
         certificates.read(tmp_path / "none.json")
+
+
+def twice() -> OperatorSet:
+    """A set in which one key stands twice: the contract takes it, as an operator of both weights."""
+    return replace(operator_set(3), operators=(*operator_set(3).operators, *operator_set(1, [5]).operators))
+
+
+def test_a_set_with_one_key_twice_is_neither_proposed_nor_accepted() -> None:
+    with pytest.raises(InvalidCertificateFileError, match="a node key stands twice"):
+        decode(encode(made(AcceptSet(operator_set=twice()))).encode())
+    command = ProposeSet(gov_seqno=1, set_hash=layout.operator_set_cell(twice()).hash)
+    with pytest.raises(InvalidCertificateFileError, match="a node key stands twice"):
+        decode(encode(replace(made(command), operator_set=twice())).encode())
+
+
+def test_a_key_that_stands_twice_signs_for_both() -> None:
+    signatures, weight = made(COMMANDS[0], 0).weigh(twice())
+    assert ([s.index for s in signatures], weight) == ([0, 3], 6)

@@ -74,7 +74,7 @@ def with_fees(town: Town) -> None:
         ("owner", ["fees-to", str(wallet_of("dan")), "0.1", "--yes"], with_fees),
         ("owner", ["params", "propose", "params.toml"], params),
         ("ann", ["params", "apply"], proposed),
-        ("owner", ["hand-over", "--yes"], nothing),
+        ("owner", ["hand-over", "--operators", "2", "--yes"], nothing),
         ("bob", ["certificate", "submit", "slash.json", "--yes"], certified),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,

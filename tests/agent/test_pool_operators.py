@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from emulated_chain import key, wallet_of
-from pool_town import Town, open_town
+from pool_town import EPOCH_S, Town, open_town
 
+from agent import certificates
+from agent.certificates import CertificateFile
 from agent.cli import main
 from contracts import layout
-from contracts.model import DAY_S, NANO
+from contracts.commands import Pause
+from contracts.devchain.network import DEVNET_GLOBAL_ID
+from contracts.model import DAY_S, NANO, CertificateDomain
 
 
 @pytest.fixture
@@ -177,7 +181,7 @@ def test_a_set_that_cannot_be_seen_is_not_signed(handed: Town) -> None:
 
 def test_a_long_body_hides_nothing(handed: Town) -> None:
     (handed.folder / "body.boc").write_bytes(layout.top_up_body().to_boc())
-    _, said, _ = handed.try_("ann", "owner-message", str(wallet_of("bob")), "1", "--body", "body.boc")
+    _, said, _ = handed.try_("ann", "owner-message", str(wallet_of("bob")), "1", "--body", "body.boc", "--yes")
     assert f"  * the body's hash is {layout.top_up_body().hash.hex()}" in said
     assert max(map(len, said.splitlines())) < 400
 
@@ -207,3 +211,80 @@ def test_a_certificate_for_people_says_what_is_signed(handed: Town) -> None:
     handed.run("bob", "upgrade", "propose", "pool", "code.boc", "--out", "code.json")
     _, said, _ = handed.try_("bob", "certificate", "show", "code.json")
     assert "the code is NOT that of this version of gpupool" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["close"],
+        ["fees-to", str(wallet_of("bob")), "0.1"],
+        ["owner-message", str(wallet_of("bob")), "1", "--body", "b.boc"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_cannot_be_undone_is_not_signed_without_consent(handed: Town, command: list[str]) -> None:
+    handed.run("bob", "pay", "30")
+    handed.chain.advance(EPOCH_S)
+    handed.run("bob", "finalize")
+    (handed.folder / "b.boc").write_bytes(layout.top_up_body().to_boc())
+    code, out, errors = handed.try_("ann", *command, "--out", "file.json")
+    assert code == 2
+    assert f"command   {command[0].replace('-', '_')}" in out
+    assert errors == "gpupool: nothing was signed; this cannot be undone: add --yes to do it\n"
+    assert not (handed.folder / "file.json").exists()
+    assert not (handed.folder / "ann.node.signed").exists()
+    assert handed.run("ann", *command, "--out", "file.json", "--dry-run")["written"] is False
+    assert handed.run("ann", *command, "--out", "file.json", "--yes")["weight"] == 1
+
+
+def test_a_removal_says_when_the_stake_can_go(handed: Town) -> None:
+    dan = str(wallet_of("dan"))
+    _, said, _ = handed.try_("ann", "remove", dan, "--dry-run")
+    assert "  * suspends it; its stake of 100 TON can be paid back 7 d later\n" in said
+    handed.run("dan", "withdraw", "request", "all")
+    handed.chain.advance(6 * DAY_S)
+    _, said, _ = handed.try_("ann", "remove", dan)
+    assert "  * suspends it; its whole stake of 100 TON can be paid back from 2027-01-22 08:" in said
+    assert " UTC, as it asked before: slash first, if at all\n" in said
+
+
+def test_no_signature_is_noted_that_no_file_would_hold(handed: Town) -> None:
+    (handed.folder / "there.json").write_text("")
+    for out, said in (("there.json", "exists already"), ("none/pause.json", "cannot be written")):
+        assert said in handed.refused("ann", "pause", "--out", out)
+    assert not (handed.folder / "ann.node.signed").exists()
+    handed.run("ann", "registration", "shut")
+
+
+def test_a_certificate_about_who_left_can_still_be_read(handed: Town) -> None:
+    dan = str(wallet_of("dan"))
+    handed.run("ann", "slash", dan, "--reason", "offline", "--valid-days", "30", "--out", "slash.json")
+    handed.run("dan", "withdraw", "request", "all")
+    handed.chain.advance(7 * DAY_S)
+    handed.run("dan", "withdraw", "complete")
+    shown = handed.run("cid", "certificate", "show", "slash.json")
+    assert (shown["obstacle"], shown["weight"]) == ("that participant left", 1)
+    code, said, _ = handed.try_("cid", "certificate", "show", "slash.json")
+    assert code == 0
+    assert said.endswith("it cannot land: that participant left\n")
+    assert "that participant left" in handed.refused("cid", "certificate", "sign", "slash.json", "--yes")
+
+
+def test_a_certificate_for_a_pool_without_operators_can_be_read(town: Town) -> None:
+    town.deploy()
+    domain = CertificateDomain(global_id=DEVNET_GLOBAL_ID, pool=town.pool, set_id=1)
+    file = CertificateFile(domain=domain, valid_until_s=2_000_000_000, command=Pause(gov_seqno=1))
+    certificates.write(town.folder / "early.json", file)
+    shown = town.run("ann", "certificate", "show", "early.json")
+    assert (shown["obstacle"], shown["is_quorum"]) == ("the owner still runs this pool", None)
+    assert "the owner still runs this pool" in town.refused("ann", "certificate", "sign", "early.json", "--yes")
+
+
+def test_a_crowd_of_unequal_weights_is_warned_of(handed: Town) -> None:
+    lines = [f'[[operators]]\nnode_key = "{i:064x}"\nweight = {{}}\n' for i in range(141)]
+    for name, weights in (("equal.toml", [2] * 141), ("unequal.toml", [1, *[2] * 140])):
+        (handed.folder / name).write_text("".join(line.format(w) for line, w in zip(lines, weights, strict=True)))
+    assert handed.try_("ann", "set", "propose", "equal.toml", "--dry-run")[2] == ""
+    code, _, errors = handed.try_("ann", "set", "propose", "unequal.toml", "--dry-run")
+    assert code == 0
+    assert errors.startswith("gpupool: 141 operators of unequal weights: acceptance may need more signatures than fit")

@@ -161,7 +161,7 @@ def test_fees_go_where_the_operators_say(town: Town) -> None:
     pending = town.rewards().pending_fees_nanoton
     assert pending > NANO // 10
     assert "of fees to pay out" in town.refused("ann", "fees-to", str(wallet_of("dan")), "900")
-    town.run("ann", "fees-to", str(wallet_of("dan")), "0.1", "--out", "fees.json")
+    town.run("ann", "fees-to", str(wallet_of("dan")), "0.1", "--out", "fees.json", "--yes")
     for name in ("bob", "cid"):
         town.run(name, "certificate", "sign", "fees.json", "--yes")
     before = town.balance(wallet_of("dan"))

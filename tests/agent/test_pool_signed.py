@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -113,3 +114,15 @@ def test_a_record_that_cannot_be_kept_stops_the_signing(tmp_path: Path) -> None:
     (tmp_path / "node.key.signed").mkdir()
     with pytest.raises(SignedRecordError, match="cannot be read: Is a directory"):
         sign(SignedRecord.of(tmp_path / "node.key"), certificate(Pause(gov_seqno=1)))
+
+
+@pytest.mark.parametrize(("call", "said"), [("fcntl.flock", "cannot be locked"), ("os.fsync", "cannot be written")])
+def test_a_folder_that_fails_stops_the_signing(
+    record: SignedRecord, monkeypatch: pytest.MonkeyPatch, call: str, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(f"agent.pool.signed.{call}", fail)
+    with pytest.raises(SignedRecordError, match=said):
+        sign(record, certificate(Pause(gov_seqno=1)))

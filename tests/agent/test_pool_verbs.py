@@ -79,13 +79,47 @@ def test_a_hand_over_shows_first_who_would_be_operator(pool: Town) -> None:
     code, out, errors = pool.try_("owner", "hand-over")
     assert code == 2
     assert "would be run by 2 operators, total weight 2:" in out
-    assert errors == "gpupool: nothing was done; a hand-over cannot be undone: add --yes to do it\n"
+    assert errors == "gpupool: nothing was done; a hand-over cannot be undone: add --operators 2 --yes to do it\n"
     assert pool.state().operator_set is None
     assert "not this wallet" in pool.refused("ann", "hand-over")
     line = f'[[operators]]\nnode_key = "{key("node of ann").public.hex()}"\nweight = 3\n'
     (pool.folder / "set.toml").write_text(line)
     pool.run("owner", "hand-over", "--set", "set.toml", "--yes")
     assert [o.weight for o in pool.state().operator_set.operators] == [3]  # type: ignore[union-attr]
+
+
+def test_a_hand_over_is_to_those_who_were_shown(pool: Town) -> None:
+    pool.register("ann", "bob")
+    for consent, said in (
+        (["--yes"], "add --operators 2 if these are the ones"),
+        (["--operators", "1", "--yes"], "these are 2 operators, not 1: look again who they are"),
+        (["--operators", "2"], "cannot be undone: add --operators 2 --yes to do it"),
+    ):
+        code, out, errors = pool.try_("owner", "hand-over", *consent)
+        assert (code, out.count("\n")) == (2, 3)
+        assert errors == f"gpupool: nothing was done; {errors.split('; ', 1)[1]}"
+        assert said in errors
+    line = f'[[operators]]\nnode_key = "{key("node of ann").public.hex()}"\n'
+    (pool.folder / "set.toml").write_text(line)
+    code, _, errors = pool.try_("owner", "hand-over", "--set", "set.toml", "--operators", "2", "--yes")
+    assert (code, "these are 1 operators, not 2" in errors) == (2, True)
+    assert pool.state().operator_set is None
+    pool.run("owner", "hand-over", "--operators", "2", "--yes")
+    assert len(pool.state().operator_set.operators) == 2  # type: ignore[union-attr]
+
+
+def test_who_is_not_active_becomes_operator_only_by_name(pool: Town) -> None:
+    pool.register("ann", "bob")
+    pool.run("owner", "suspend", str(wallet_of("bob")))
+    _, out, _ = pool.try_("owner", "hand-over")
+    assert "would be run by 1 operators, total weight 1:" in out
+    assert f"{key('node of ann').public.hex()}  weight 1  active  {wallet_of('ann')}\n" in out
+    line = f'[[operators]]\nnode_key = "{key("node of bob").public.hex()}"\n'
+    (pool.folder / "set.toml").write_text(line)
+    _, out, _ = pool.try_("owner", "hand-over", "--set", "set.toml")
+    assert f"weight 1  suspended  {wallet_of('bob')}\n" in out
+    pool.run("owner", "suspend", str(wallet_of("ann")))
+    assert "nobody is registered and active" in pool.refused("owner", "hand-over")
 
 
 def test_closing_needs_consent(pool: Town) -> None:
@@ -187,12 +221,15 @@ def test_a_participant_keeps_its_entry_up_to_date(pool: Town) -> None:
 
 
 def test_anybody_pays_in_and_ends_an_epoch(pool: Town) -> None:
-    pool.run("bob", "pay", "25")
+    paid = pool.run("bob", "pay", "25")
+    assert paid == {"amount_nanoton": 25 * NANO, "credited_nanoton": pool.rewards().received_nanoton}
+    _, said, _ = pool.try_("bob", "pay", "1")
+    assert said == "paid 0.9984 TON into the running epoch; 0.0016 TON were for its gas\n"
     assert "epoch 1 ends 2027-01-15" in pool.refused("bob", "finalize")
     pool.chain.advance(EPOCH_S)
     assert pool.run("bob", "finalize") == {"finalized_epoch": 1}
     (open_epoch,) = pool.run("bob", "status")["open_epochs"]
-    assert 24 * NANO < open_epoch["pot_nanoton"] < 25 * NANO
+    assert 25 * NANO < open_epoch["pot_nanoton"] < 26 * NANO
 
 
 def test_the_owner_disciplines(pool: Town) -> None:

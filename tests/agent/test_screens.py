@@ -139,4 +139,4 @@ def test_operators_with_their_weights() -> None:
     assert first == "2 operators, total weight 4:"
     assert [line.split()[0] for line in rest] == [participant(i).node_key.hex() for i in range(2)]
     assert [line.split()[2] for line in rest] == ["1", "3"]
-    assert rest[0].endswith(str(participant(0).address))
+    assert rest[0].endswith(f"  active  {participant(0).address}")

@@ -258,6 +258,11 @@ async def test_nothing_is_submitted_to_a_paused_pool(world: World, pause: dict[s
     assert world.sent == []
 
 
+async def test_a_certificate_of_a_set_that_the_pool_forgot_is_not_submitted(world: World) -> None:
+    assert await settling_of(world)._submit(replace(submission(), set_id=9)) == "set gone"
+    assert world.sent == []
+
+
 async def test_nothing_is_finalized_while_too_many_epochs_wait(world: World) -> None:
     world.now_s = START_S + EPOCH_S
     world.state_now = rewards_state(open_epochs=tuple(opened(i, START_S) for i in range(OPEN_EPOCHS_MAX)))

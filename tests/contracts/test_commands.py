@@ -35,6 +35,7 @@ from contracts.model import (
     CertificateDomain,
     CertificateKind,
     EpochTerms,
+    Operator,
     OperatorSet,
     PoolMetadata,
     PoolParams,
@@ -185,6 +186,13 @@ def test_a_set_that_contradicts_itself_is_refused(change: str) -> None:
     payload = Builder().store_uint(CertificateKind.ACCEPT_SET, 8).store_ref(wrong_set(change)).end_cell()
     with pytest.raises(InvalidCellError):
         layout.read_command(payload)
+
+
+def test_a_set_with_one_key_twice_is_not_accepted() -> None:
+    one = Operator(node_key=HASH, weight=1)
+    cell = layout.command_cell(AcceptSet(operator_set=OperatorSet(set_id=2, operators=(one, one))))
+    with pytest.raises(InvalidCellError, match="a node key stands twice"):
+        layout.read_command(cell)
 
 
 def test_a_set_of_too_many_is_refused() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytoniq_core import Builder, Cell
 
 from contracts import layout
-from contracts.errors import ContractAbsentError, InvalidCellError
+from contracts.errors import ContractAbsentError, InvalidCellError, InvalidValueError
 from contracts.layout import storage
 from contracts.layout.codec import Codec
 from contracts.model import (
@@ -199,6 +199,15 @@ def test_who_settles_and_when_a_pool_is_paused() -> None:
     assert pool_state(status=PoolStatus.PAUSED).is_paused(1)
     assert not pool_state(status=PoolStatus.CLOSED).is_paused(1)
     assert state.policy_hash == TERMS.policy_hash
+
+
+def test_a_pool_stays_legible_whose_set_names_a_key_twice() -> None:
+    """The contract takes such a set; who made it must still be able to see and to replace it."""
+    once = Scene().new_set(5)
+    state = pool_state(operator_set=replace(once, operators=(*once.operators, once.operators[0])))
+    assert layout.read_pool(storage.POOL.cell(state)) == state
+    with pytest.raises(InvalidValueError, match="stands twice"):
+        state.operator_set.require_distinct()  # type: ignore[union-attr]
 
 
 def test_a_pool_before_its_start_is_absent() -> None:

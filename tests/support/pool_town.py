@@ -22,7 +22,7 @@ from agent.pool import access, sending
 from agent.setup import toml_table
 from contracts import layout
 from contracts.devchain.network import DEVNET_GLOBAL_ID
-from contracts.model import NANO, Address, PoolState, RegistryState, RewardsState
+from contracts.model import NANO, Address, ParticipantStatus, PoolState, RegistryState, RewardsState
 
 EPOCH_S = 3600
 SERVER = "127.0.0.1:4924:hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE="
@@ -88,7 +88,8 @@ class Town:
             self.run(name, "register", "--stake", "100")
 
     def hand_over(self) -> None:
-        self.run("owner", "hand-over", "--yes")
+        active = [each for each in self.registry().participants if each.status is ParticipantStatus.ACTIVE]
+        self.run("owner", "hand-over", "--operators", str(len(active)), "--yes")
 
     def state(self) -> PoolState:
         return layout.read_pool(self._data(self.pool))
