@@ -17,7 +17,7 @@ devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on
 test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-long: $(VENV)/.dev ## Set up, then 10,000 random operations on pools, all sums checked after each (two minutes)
+long: $(VENV)/.dev ## Set up, then 10,000 random operations on pools, and pools of 10,000 participants (three minutes)
 	$(VENV)/bin/python -m pytest -m long $(ARGS)
 
 check: lint types imports ## Lint, types and import rules

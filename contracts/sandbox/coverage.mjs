@@ -2,7 +2,7 @@
 //
 //   node coverage.mjs TRACE.json      exit code 1 below 95 %, or where something uncovered has no reason
 //
-// TRACE.json (tests/contracts/tools/coverage.py) maps the hash of each code cell to the offsets of the instructions
+// TRACE.json (tests/contracts/tools/tracing.py) maps the hash of each code cell to the offsets of the instructions
 // that ran. The code is disassembled to know all instructions and where they stand. The lines come from the
 // compiler's Fift listing, whose comments name them: listing and disassembly hold the same instructions in
 // the same order, once blocks and cells are laid flat. What need not run is told in uncovered.json with the reason.

@@ -8,16 +8,20 @@ and what changed becomes an arrow. `python -m tests.contracts.machines` writes t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from contracts.commands import CancelProposal
-from contracts.model import DAY_S, NANO, CertificateKind, OperatorSet
+from contracts.model import DAY_S, NANO, CertificateKind, OperatorSet, ParticipantStatus
 from contracts.opcodes import Refusal
 from tests.contracts.pool_scene import PARTICIPANTS, Scene, Sent, account, leaf
-from tests.contracts.registry_cases import OPERATIONS, SITUATIONS, outcome
+from tests.contracts.registry_cases import OPERATIONS, SITUATIONS, Outcome, outcome
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "contracts.md"
+
+LOST_S = 3 * DAY_S
 
 Edge = tuple[str, str, str]
 Situation = Callable[[Scene], object]
@@ -31,29 +35,58 @@ def fresh() -> Scene:
     return scene
 
 
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What came of an operation in a situation."""
+
+    situation: str
+    operation: str
+    before: str
+    refusal: Refusal | None
+    after: str
+
+
+def drive(
+    situations: Mapping[str, Situation], operations: Mapping[str, Operation], state: Callable[[Scene], str]
+) -> list[Came]:
+    """Each operation in each situation, each time in a pool of its own."""
+    came = []
+    for situation, arrange in situations.items():
+        for operation, act in operations.items():
+            scene = fresh()
+            arrange(scene)
+            before = state(scene)
+            refusal = act(scene).refusal
+            came.append(Came(situation, operation, before, refusal, state(scene)))
+    return came
+
+
 # ---- a participant ----
 
 
+@cache
+def participant_outcomes(situation: str) -> dict[str, tuple[ParticipantStatus, Outcome]]:
+    """For each operation the status before it, and what came of it; each on an entry of its own in one pool."""
+    scene, came = fresh(), {}
+    for operation, act in OPERATIONS.items():
+        owner = account(operation)
+        SITUATIONS[situation].arrange(scene, owner)
+        before = scene.participant(owner).status
+        came[operation] = (before, outcome(scene, owner, act(scene, owner)))
+    return came
+
+
 def participant_edges() -> list[Edge]:
-    """Arrows between an entry's statuses; operations that change no status in any situation are left out."""
-    scene, edges = fresh(), [("[*]", "register", "active")]
-    for name, situation in SITUATIONS.items():
-        for operation, act in OPERATIONS.items():
-            owner = account(f"{name}, {operation}")
-            situation.arrange(scene, owner)
-            before = scene.participant(owner).status.name.lower()
-            after = outcome(scene, owner, act(scene, owner))
-            if not isinstance(after, Refusal):
-                edges.append((before, operation, "[*]" if after is None else after.name.lower()))
-    return [edge for edge in edges if edge[0] != edge[2]]
+    """Arrows between an entry's statuses; what is done at once is drawn as what is done in time."""
+    edges = [("[*]", "register", "active")]
+    for situation in SITUATIONS:
+        for operation, (before, after) in participant_outcomes(situation).items():
+            if not isinstance(after, Refusal) and after != before and not operation.endswith("at once"):
+                edges.append((before.name.lower(), operation, "[*]" if after is None else after.name.lower()))
+    return edges
 
 
 # ---- an epoch: the second one, so that there is one before it ----
-
-
-def end(scene: Scene) -> None:
-    scene.pay(100 * NANO)
-    scene.advance(max(0, scene.state().current_end_s - scene.ledger.now))
 
 
 def finished(count: int, *, settled: int = 0) -> Situation:
@@ -69,13 +102,24 @@ def finished(count: int, *, settled: int = 0) -> Situation:
     return arrange
 
 
-def settle_next(scene: Scene) -> Sent:
-    return scene.settle([leaf(PARTICIPANTS[0], scene.state().landed.total_earned_nanoton + NANO)])
+def ended(scene: Scene) -> None:
+    finished(1, settled=1)(scene)
+    scene.advance(max(0, scene.state().current_end_s - scene.ledger.now))
+
+
+def settle_next(scene: Scene, *, set_id: int | None = None) -> Sent:
+    return scene.settle([leaf(PARTICIPANTS[0], scene.state().landed.total_earned_nanoton + NANO)], set_id=set_id)
+
+
+def settle_by_newer_set(scene: Scene) -> Sent:
+    newer = scene.rotate()
+    scene.advance(LOST_S)
+    return settle_next(scene, set_id=newer.set_id)
 
 
 EPOCH_SITUATIONS: dict[str, Situation] = {
     "running": finished(1, settled=1),
-    "ended": lambda scene: (finished(1, settled=1)(scene), end(scene)),
+    "ended": ended,
     "finalized, the one before unsettled": finished(2),
     "finalized": finished(2, settled=1),
     "settled": finished(2, settled=2),
@@ -83,6 +127,7 @@ EPOCH_SITUATIONS: dict[str, Situation] = {
 EPOCH_OPERATIONS: dict[str, Operation] = {
     "finalize": lambda scene: scene.finalize(),
     "settle by its own set": settle_next,
+    "settle by a newer set, three days later": settle_by_newer_set,
 }
 
 
@@ -96,16 +141,15 @@ def epoch_state(scene: Scene) -> str:
     return "running"
 
 
+@cache
+def epoch_outcomes() -> list[Came]:
+    return drive(EPOCH_SITUATIONS, EPOCH_OPERATIONS, epoch_state)
+
+
 def epoch_edges() -> list[Edge]:
     edges = [("[*]", "the epoch before is finalized", "running")]
-    for arrange in EPOCH_SITUATIONS.values():
-        for operation, act in EPOCH_OPERATIONS.items():
-            scene = fresh()
-            arrange(scene)
-            before = epoch_state(scene)
-            if act(scene).refusal is None and epoch_state(scene) != before:
-                edges.append((before, operation, epoch_state(scene)))
-    return edges
+    edges += [(came.before, came.operation, came.after) for came in epoch_outcomes() if came.refusal is None]
+    return [edge for edge in edges if edge[0] != edge[2]]
 
 
 # ---- a set rotation ----
@@ -155,14 +199,15 @@ def set_state(scene: Scene) -> str:
     return "successor proposed" if state.pending else "in charge"
 
 
+@cache
+def rotation_outcomes() -> list[Came]:
+    return drive(SET_SITUATIONS, SET_OPERATIONS, set_state)
+
+
 def rotation_edges() -> list[Edge]:
+    """Time tells some situations apart, not the pool: arrows begin at the situation."""
     edges = [("[*]", "hand-over, or accepted", "in charge"), *WAITING]
-    for situation, arrange in SET_SITUATIONS.items():
-        for operation, act in SET_OPERATIONS.items():
-            scene = fresh()
-            arrange(scene)
-            if act(scene).refusal is None:
-                edges.append((situation, operation, set_state(scene)))
+    edges += [(came.situation, came.operation, came.after) for came in rotation_outcomes() if came.refusal is None]
     return edges
 
 
@@ -189,14 +234,20 @@ def diagram(edges: Iterable[Edge]) -> str:
     return "```mermaid\nstateDiagram-v2\n" + "\n".join(lines) + "\n```\n"
 
 
+@cache
+def diagrams() -> dict[str, str]:
+    return {name: diagram(edges()) for name, edges in MACHINES.items()}
+
+
 def documented(text: str) -> str:
     """`text` with each diagram between its markers drawn anew."""
-    for name, edges in MACHINES.items():
-        block = f"<!-- machine:{name} -->\n{diagram(edges())}<!-- /machine:{name} -->"
+    for name, drawn in diagrams().items():
+        block = f"<!-- machine:{name} -->\n{drawn}<!-- /machine:{name} -->"
         pattern = re.compile(rf"<!-- machine:{name} -->\n.*?<!-- /machine:{name} -->", re.DOTALL)
         text = pattern.sub(lambda _, block=block: block, text)  # type: ignore[misc]
     return text
 
 
 if __name__ == "__main__":
+    diagrams()  # takes its time: the document is read after it, not to write over what was changed meanwhile
     DOCUMENT.write_text(documented(DOCUMENT.read_text()))

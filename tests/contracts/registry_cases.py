@@ -67,6 +67,19 @@ def ask(amount: int) -> Callable[[Scene, Address], Sent]:
     return lambda scene, owner: scene.request_withdrawal(owner, amount)
 
 
+def add(amount: int) -> Callable[[Scene, Address], Sent]:
+    return lambda scene, owner: scene.increase_stake(owner, amount)
+
+
+def take(amount: int) -> Callable[[Scene, Address], Sent]:
+    return lambda scene, owner: slash(scene, owner, amount)
+
+
+def sweep(scene: Scene, owner: Address) -> Sent:
+    """As soon as nobody can appeal."""
+    return late(scene, APPEAL_S, lambda: scene.sweep_slashed(owner))
+
+
 @dataclass(frozen=True)
 class Situation:
     """An entry to begin with: stake at registration, and how it went on."""
@@ -82,15 +95,25 @@ SITUATIONS = {
     "active": Situation(2 * STAKE),
     "active, half asked back": Situation(2 * STAKE, (ask(STAKE),)),
     "inactive, slashed below the minimum": Situation(STAKE, (slash,)),
+    "inactive, what a slash left asked back": Situation(2 * STAKE, (ask(STAKE), take(STAKE))),
+    "inactive, the same, slash swept": Situation(2 * STAKE, (ask(STAKE), take(STAKE), sweep)),
     "withdrawing": Situation(2 * STAKE, (ask(2 * STAKE),)),
+    "withdrawing, slashed below the minimum": Situation(STAKE, (ask(STAKE), slash)),
+    "withdrawing, some added": Situation(2 * STAKE, (ask(2 * STAKE), add(NANO))),
+    "withdrawing, enough added": Situation(2 * STAKE, (ask(2 * STAKE), add(STAKE))),
     "suspended": Situation(2 * STAKE, (suspend,)),
     "suspended, all asked back": Situation(2 * STAKE, (ask(2 * STAKE), suspend)),
-    "slashed to nothing": Situation(STAKE, (lambda scene, owner: slash(scene, owner, STAKE),)),
+    "suspended, slashed below the minimum": Situation(STAKE, (suspend, slash)),
+    "suspended, slashed to nothing": Situation(STAKE, (suspend, take(STAKE))),
+    "slashed to nothing": Situation(STAKE, (take(STAKE),)),
     "removed": Situation(2 * STAKE, (remove,)),
 }
 
 
-def outcome(scene: Scene, owner: Address, sent: Sent) -> ParticipantStatus | Refusal | None:
+Outcome = ParticipantStatus | Refusal | None
+
+
+def outcome(scene: Scene, owner: Address, sent: Sent) -> Outcome:
     """Why it was refused, else the entry's status now, else None for an entry that has ended."""
     if sent.refusal is not None:
         return sent.refusal
@@ -111,19 +134,19 @@ def remainder(scene: Scene, owner: Address) -> int:
 
 
 OPERATIONS: dict[str, Callable[[Scene, Address], Sent]] = {
-    "increase a little": lambda scene, owner: scene.increase_stake(owner, NANO),
-    "increase enough": lambda scene, owner: scene.increase_stake(owner, 10 * NANO),
-    "ask for one nanoTON": lambda scene, owner: scene.request_withdrawal(owner, 1),
-    "ask for the minimum": lambda scene, owner: scene.request_withdrawal(owner, STAKE),
+    "increase a little": add(NANO),
+    "increase enough": add(10 * NANO),
+    "ask for one nanoTON": ask(1),
+    "ask for the minimum": ask(STAKE),
     "ask for the rest": lambda scene, owner: scene.request_withdrawal(owner, remainder(scene, owner)),
     "cancel": lambda scene, owner: scene.cancel_withdrawal(owner),
-    "complete early": lambda scene, owner: scene.complete_withdrawal(owner),
+    "complete at once": lambda scene, owner: scene.complete_withdrawal(owner),
     "complete": lambda scene, owner: late(scene, WITHDRAWAL_S, lambda: scene.complete_withdrawal(owner)),
     "slash a share": slash,
-    "slash all": lambda scene, owner: slash(scene, owner, 1000 * STAKE),
+    "slash all": take(1000 * STAKE),
     "cancel the slash": cancel_slash,
-    "sweep early": lambda scene, owner: scene.sweep_slashed(owner),
-    "sweep": lambda scene, owner: late(scene, APPEAL_S, lambda: scene.sweep_slashed(owner)),
+    "sweep at once": lambda scene, owner: scene.sweep_slashed(owner),
+    "sweep": sweep,
     "set the reputation": lambda scene, owner: set_reputation(scene, owner, 900),
     "suspend": suspend,
     "lift the suspension": lambda scene, owner: suspend(scene, owner, lift=True),

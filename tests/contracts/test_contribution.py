@@ -119,6 +119,8 @@ def test_a_stranger_may_not_pass_over_an_epoch_that_is_kept(ready: Scene) -> Non
     assert prove(1, ANYONE) is None
     assert prove(3, ANYONE) is Refusal.EPOCH_SKIPPED
     assert prove(3, ALICE) is None
+    later = layout.update_contribution_body(ALICE, 4, trees[2].prove(ALICE))
+    assert ready.to_registry(later, source=ANYONE).refusal is Refusal.EPOCH_UNKNOWN
     lifetime = ready.participant(ALICE).lifetime
     assert lifetime is not None
     assert (lifetime.epochs, lifetime.last_epoch) == (2, 3)

@@ -10,7 +10,7 @@ import pytest
 from tests.contracts import gas_table
 
 SECTIONS: dict[str, dict[str, Any]] = json.loads(gas_table.TABLE.read_text())
-SIZES = [10, 1000, pytest.param(10_000, marks=pytest.mark.slow)]
+SIZES = [10, 1000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.long])]
 CHANGED = "; if that is meant: make gas, and look at the difference"
 
 

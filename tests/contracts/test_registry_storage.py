@@ -27,7 +27,7 @@ from contracts.opcodes import Op, Refusal
 from tests.contracts.emulation import new_ledger
 from tests.contracts.pool_scene import ANYONE, STAKE, START_S, account, leaf
 
-SIZES = [10, 1000, pytest.param(10_000, marks=pytest.mark.slow)]
+SIZES = [10, 1000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.long])]
 ACCOUNT_CELLS_MAX = 65_536
 """Parameter 43 of the configuration, whose default this is."""
 STORAGE_PRICES = 18
@@ -114,6 +114,7 @@ def test_an_empty_registry_has_paid_five_years_of_rent() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_trap_15_a_full_registry_fits_an_account() -> None:
     cells, _ = measure(registry_of(10_000), CODE)
     assert cells < ACCOUNT_CELLS_MAX * 95 // 100
@@ -219,6 +220,7 @@ def test_gas_stays_below_what_a_message_must_bring(count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_registry_takes_10_000_participants_whatever_the_parameters_say() -> None:
     full = Full(10_000)
     refused = full.add(replace(entry(1), address=account("one more"), node_key=bytes(31) + b"\1"))
@@ -226,6 +228,7 @@ def test_a_registry_takes_10_000_participants_whatever_the_parameters_say() -> N
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_page_of_a_full_registry_can_be_asked_for() -> None:
     full = Full(10_000)
     exit_code, (page,) = full.ledger.get_method(full.registry, "get_participants_page", [2**255])

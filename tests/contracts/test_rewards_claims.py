@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from pytoniq_core import Builder, Cell
@@ -11,10 +12,10 @@ from contracts import fees, layout, proof
 from contracts.devchain.errors import DevchainError
 from contracts.errors import InvalidValueError
 from contracts.model import NANO, Address
-from contracts.opcodes import Op, Refusal
+from contracts.opcodes import Event, Op, Refusal
 from contracts.proof import totals_tree
 from tests.contracts.lone_rewards import LoneRewards, landed, made_state
-from tests.contracts.pool_scene import ANYONE, PARTICIPANTS, Scene, account, leaf
+from tests.contracts.pool_scene import ANYONE, PARTICIPANTS, Scene, Sent, account, leaf
 
 ALICE, BOB, CAROL = PARTICIPANTS[:3]
 
@@ -28,6 +29,22 @@ def test_claim_pays_the_leafs_address_whoever_delivers(ready: Scene) -> None:
     assert fees.CLAIM_NANOTON * 3 // 5 < relayed.received(CAROL) < fees.CLAIM_NANOTON
     assert ready.state().paid_nanoton == {ALICE.account: pot // 2, BOB.account: pot // 4}
     assert [out.op for out in own.at(ready.rewards).out_messages if out.dest] == [Op.PAYOUT]
+
+
+def test_a_claim_says_what_it_pays_and_what_was_paid_in_all(ready: Scene) -> None:
+    first = ready.finish_epoch() // 2
+    sent = ready.claim(ALICE, ready.settle_shares({ALICE: first}), source=CAROL)
+    assert claimed(sent) == [{"participant": ALICE, "amount": first, "paid": first}]
+    second = ready.finish_epoch() // 4
+    tree = ready.settle_shares({ALICE: first + second})
+    sent = ready.claim(ALICE, tree)
+    assert claimed(sent) == [{"participant": ALICE, "amount": second, "paid": first + second}]
+    assert claimed(ready.claim(ALICE, tree)) == [], "a refusal says nothing"
+
+
+def claimed(sent: Sent) -> list[dict[str, Any]]:
+    assert {event.op for event in sent.events} <= {Event.EVENT_REWARDS_CLAIMED}
+    return [event.values for event in sent.events]
 
 
 def test_claim_twice_pays_once(ready: Scene) -> None:

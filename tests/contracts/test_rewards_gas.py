@@ -108,7 +108,7 @@ def full_state(everyone: list[Address], paid: list[Address], **over: object) -> 
     return proof.totals_tree(leaves), made_state(landed(leaves), **fields)
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_gas_of_a_claim_among_many(count: int) -> None:
     everyone = many(count)
     tree, state = full_state(everyone, everyone[::2])
@@ -121,7 +121,8 @@ def test_gas_of_a_claim_among_many(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "paid"), [pytest.param(*at, marks=pytest.mark.slow) if at[0] == 10_000 else at for at in PUSH_MOST]
+    ("count", "paid"),
+    [pytest.param(*at, marks=[pytest.mark.slow, pytest.mark.long]) if at[0] == 10_000 else at for at in PUSH_MOST],
 )
 def test_gas_of_a_push_among_many(count: int, paid: bool) -> None:
     """As many as fit the gas limit are paid; of one more the value comes back and nothing is paid."""
