@@ -78,11 +78,8 @@ def test_documents_whose_signature_would_hold(forge: Any, at: int, change: int, 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_as_collateral(data: bytes) -> None:
-    try:
+    with pytest.raises(CollateralMalformedError):  # 300 bytes cannot be collateral
         Collateral.from_json(data)
-    except CollateralMalformedError:
-        return
-    raise AssertionError("300 bytes cannot be collateral")
 
 
 @pytest.mark.parametrize(

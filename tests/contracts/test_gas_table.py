@@ -11,39 +11,41 @@ from tests.contracts import gas_table
 
 SECTIONS: dict[str, dict[str, Any]] = json.loads(gas_table.TABLE.read_text())
 SIZES = [10, 1000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.long])]
-CHANGED = "; if that is meant: make gas, and look at the difference"
+CHANGED = "if that is meant: make gas, and look at the difference"
 
 
-def require(section: str, name: str | None, measured: dict[str, Any]) -> None:
+def changes(section: str, name: str | None, measured: dict[str, Any]) -> list[str]:
+    """What is measured otherwise than the table says, or stands in one of them alone."""
     stored = SECTIONS[section] if name is None else SECTIONS[section][name]
-    found = [*gas_table.differences(measured, stored)]
-    assert not found, "\n".join(found) + CHANGED
-    assert stored.keys() == measured.keys()
+    alone = [f"{key}: only in the table or only measured" for key in sorted(stored.keys() ^ measured.keys())]
+    return [*alone, *gas_table.differences(measured, stored)]
 
 
 def test_the_main_path() -> None:
-    require("main path, 10 participants, 4 operators", None, gas_table.main_path())
+    assert changes("main path, 10 participants, 4 operators", None, gas_table.main_path()) == [], CHANGED
 
 
 @pytest.mark.parametrize(("signers", "operators"), gas_table.QUORUMS)
 def test_certificates(signers: int, operators: int) -> None:
     name = f"{signers} of {operators}"
-    require("certificates, signers of operators", name, gas_table.certificates(signers, operators))
+    assert changes("certificates, signers of operators", name, gas_table.certificates(signers, operators)) == [], (
+        CHANGED
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_registry(size: int) -> None:
-    require("registry, participants", str(size), gas_table.registry(size))
+    assert changes("registry, participants", str(size), gas_table.registry(size)) == [], CHANGED
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_rewards_contract(size: int) -> None:
-    require("rewards, participants", str(size), gas_table.rewards(size))
+    assert changes("rewards, participants", str(size), gas_table.rewards(size)) == [], CHANGED
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_storage(size: int) -> None:
-    require("storage, participants", str(size), gas_table.storage(size))
+    assert changes("storage, participants", str(size), gas_table.storage(size)) == [], CHANGED
 
 
 def test_a_changed_figure_is_told_by_its_place() -> None:

@@ -162,6 +162,7 @@ def test_a_child_that_does_not_take_new_code(ready: Scene, target: UpgradeTarget
     silence(ready, target)
     propose_code(ready, target, Cell.empty())
     comes_back(ready, lambda: ready.apply_upgrade(Cell.empty(), value=NANO), NANO)
+    assert ready.pool_state().pending == ()
 
 
 # ---- trap 14 ----

@@ -103,6 +103,7 @@ def test_from_anybody_else_it_is_refused(rewards: LoneRewards, name: str) -> Non
     message = MESSAGES[name]
     for source in {ANYONE, ALICE, POOL, REGISTRY} - {message.source}:
         requires_refused(rewards, source, message.body, {message.refusal})
+    assert rewards.state() == STATE
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -118,6 +119,7 @@ def test_cut_short_it_is_refused(rewards: LoneRewards, name: str) -> None:
     for i in range(len(message.body.refs)):
         refs = message.body.refs[:i] + message.body.refs[i + 1 :]
         requires_refused(rewards, message.source, Cell(message.body.bits, refs, -1), {9, *Refusal})
+    assert rewards.state() == STATE
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -126,6 +128,7 @@ def test_its_number_alone_is_refused(rewards: LoneRewards, name: str) -> None:
     message = MESSAGES[name]
     only_op = Builder().store_bits(message.body.bits[:32]).end_cell()
     requires_refused(rewards, message.source, only_op, {9, *Refusal})
+    assert rewards.state() == STATE
 
 
 def requires_refused(rewards: LoneRewards, source: Address, body: Cell, exit_codes: set[int | Refusal | None]) -> None:

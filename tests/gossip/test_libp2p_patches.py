@@ -168,6 +168,7 @@ async def test_garbage_on_the_gossip_stream_ends_nothing_but_the_stream(garbage)
             await stream.close_write()
             await eventually(lambda: not a._pubsub._inbound_streams[rogue.get_id()])
         await gossip_until_heard(b, a, b"still alive")
+        assert peer_id_of(b.node_key) in a._pubsub.peers
 
 
 @pytest.mark.parametrize(
@@ -253,6 +254,7 @@ async def test_gossip_moves_to_the_connection_that_remains():
             await _rehome(node._pubsub, peer_id_of(peer.node_key))
         await gossip_until_heard(a, b, b"after")
         await gossip_until_heard(b, a, b"and back")
+        assert all(peer_id_of(y.node_key) in x._pubsub.peers for x, y in ((a, b), (b, a)))
 
 
 async def _rehome(gossip: pubsub.SafePubsub, peer_id: ID) -> None:

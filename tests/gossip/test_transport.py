@@ -178,7 +178,8 @@ async def test_serving_takes_a_place_per_peer():
     async with open_pair(serve, serving_per_peer_max=2) as (a, b), trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(_ask_in_vain, a, b.node_key)
-        await eventually(lambda: b.counters.get("serve_refused") == 1)
+        await eventually(lambda: b.counters.get("serve_refused"))
+        assert b.counters["serve_refused"] == 1
         nursery.cancel_scope.cancel()
 
 
