@@ -11,8 +11,9 @@ import binascii
 import re
 from pathlib import Path
 
-from agent.config import NETWORKS, TCP_ADDRESS_EXAMPLE, is_tcp_address
+from agent.config import TCP_ADDRESS_EXAMPLE, is_tcp_address
 from agent.errors import ConfigError
+from agent.tables import NETWORKS
 from contracts.errors import InvalidValueError
 from contracts.model import NANO, Address
 from gossip.errors import InvalidPolicyError

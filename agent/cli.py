@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from agent import commands
+from agent.attest.parser import add_attest
 from agent.errors import AgentError, ConfigError, KeyFileError
 from agent.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from agent.pool.parser import add_pool
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_keys(verbs)
     _add_devnet(verbs)
     add_pool(verbs, DEFAULT_CONFIG)
+    add_attest(verbs, DEFAULT_CONFIG)
     return parser
 
 
@@ -132,7 +134,7 @@ def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParse
         "make keys, a config and an empty journal for a new agent",
         "gpupool init --dir /etc/gpupool --network -217 --pool 0:ab... --policy-file policy.toml \\\n"
         "    --liteserver 203.0.113.5:4924:BASE64KEY --engine http://127.0.0.1:8000/metrics \\\n"
-        "    --peer NODEKEY@/ip4/203.0.113.7/tcp/4001 --software-dir platform --software-root root.der",
+        "    --peer NODEKEY@/ip4/203.0.113.7/tcp/4001 --attest configfs",
     )
     init.add_argument("--dir", type=Path, default=DEFAULT_CONFIG.parent, help="folder to fill (default: %(default)s)")
     init.add_argument("--network", required=True, help='"mainnet", "testnet" or a global id')
@@ -154,11 +156,15 @@ def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParse
     init.add_argument("--data-dir", type=Path, metavar="DIR", help="where the journal goes (default: data in --dir)")
     init.add_argument("--web-port", type=int, default=9464, help="of status and metrics (default: %(default)s)")
     init.add_argument(
-        "--software-dir", required=True, type=Path, metavar="DIR", help="software platform (development networks)"
+        "--attest",
+        choices=("configfs", "cocoon", "software"),
+        help="what proves this host: it is a TDX guest (configfs, the default), a Cocoon guest runs on it (--guest), "
+        "or a software platform (--software-dir)",
     )
-    init.add_argument(
-        "--software-root", required=True, type=Path, metavar="FILE", help="root certificate of that platform"
-    )
+    init.add_argument("--guest", metavar="HOST:PORT", help="TLS port of the Cocoon worker in the guest")
+    init.add_argument("--gpu", action="store_true", help="have the GPUs, in confidential mode, report too")
+    init.add_argument("--software-dir", type=Path, metavar="DIR", help="software platform (development networks)")
+    init.add_argument("--software-root", type=Path, metavar="FILE", help="root certificate of that platform")
     _add_json(init)
 
     run = _command(verbs, "run", commands.run, "run the agent", "gpupool run --config /etc/gpupool/agent.toml")

@@ -11,10 +11,11 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from agent import arguments
-from agent.config import NETWORKS, load_config
+from agent.config import load_config
 from agent.errors import ConfigError
 from agent.identity import create_key
 from agent.output import answer
+from agent.tables import NETWORKS
 from contracts.model import Address
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ def init(options: argparse.Namespace) -> int:
             policy_file=str(policy_file),
             liteservers=[arguments.parse_liteserver(text) for text in options.liteserver],
             engine_url=options.engine,
-            software_dir=str(arguments.existing("--software-dir", options.software_dir, folder=True)),
-            software_root_file=str(arguments.existing("--software-root", options.software_root)),
+            attestation=_attestation(options),
             data_dir=str(options.data_dir.absolute()) if options.data_dir is not None else "data",
             listen=options.listen or [DEFAULT_LISTEN],
             announce=options.announce,
@@ -66,6 +66,18 @@ def init(options: argparse.Namespace) -> int:
         f"  gpupool pool register --config {config.path}\n"
         f"  gpupool run --config {config.path}",
     )
+
+
+def _attestation(options: argparse.Namespace) -> dict[str, str | bool | None]:
+    """How the new agent will prove what it runs on; whether that fits together is checked with the config."""
+    folder, root = options.software_dir, options.software_root
+    return {
+        "provider": options.attest or ("configfs" if folder is None else "software"),
+        "gpu": True if options.gpu else None,
+        "guest_address": options.guest,
+        "software_dir": None if folder is None else str(arguments.existing("--software-dir", folder, folder=True)),
+        "software_root_file": None if root is None else str(arguments.existing("--software-root", root)),
+    }
 
 
 def _peers(texts: Sequence[str]) -> list[Peer]:

@@ -16,16 +16,28 @@ import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from agent.errors import ConfigError
+from agent.tables import (
+    NETWORKS,
+    AttestationTable,
+    ChainTable,
+    EngineTable,
+    IdentityTable,
+    LogTable,
+    P2pTable,
+    PoolPlaceTable,
+    PoolTable,
+    Table,
+    WalletTable,
+    WebTable,
+)
 from contracts.errors import InvalidValueError
-from contracts.model import Address
 
-NETWORKS = {"mainnet": -239, "testnet": -3}
 TCP_ADDRESS_EXAMPLE = "a multiaddr like /ip4/203.0.113.7/tcp/4001"
 
 _TCP_ADDRESS = re.compile(
@@ -37,110 +49,7 @@ Require = Callable[[bool, str, str], None]
 T = TypeVar("T")
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file: no unknown key, no change after reading."""
-
-
-class LiteServerTable(_Table, frozen=True):
-    host: str
-    port: int
-    public_key: str
-    """Ed25519 key, base64 (32 bytes), as in TON's global config."""
-
-    @property
-    def key(self) -> bytes:
-        return base64.b64decode(self.public_key)
-
-
-class PoolPlaceTable(_Table, frozen=True):
-    """Where a pool is: all that `gpupool pool` needs to know of it."""
-
-    network: str | int
-    """"mainnet", "testnet", or the global id of another network (a whole number)."""
-    address: str
-    """The PoolOperator contract, raw (`0:hex`) or friendly."""
-    policy_file: str | None = None
-    next_policy_file: str | None = None
-    """The document that the pool is changing to: named before the change, until the old one's epochs have settled."""
-
-    @property
-    def global_id(self) -> int:
-        return NETWORKS[self.network] if isinstance(self.network, str) else self.network
-
-    @property
-    def contract(self) -> Address:
-        return Address.parse(self.address)
-
-
-class PoolTable(PoolPlaceTable, frozen=True):
-    policy_file: str
-    """The pool's policy document; its hash must be the one on chain."""
-
-
-class IdentityTable(_Table, frozen=True):
-    node_key_file: str = "node.key"
-
-
-class WalletTable(_Table, frozen=True):
-    key_file: str = "wallet.key"
-    version: Literal["v5r1", "v4r2"] = "v5r1"
-
-
-class ChainTable(_Table, frozen=True):
-    liteservers: tuple[LiteServerTable, ...] = ()
-    global_config: str | None = None
-    """TON's global config (JSON) as the operator downloaded it: its liteservers are asked after those above."""
-    trust_level: int = 1
-    """1: everything is proven from the masterchain block down; 2: the server's shard block is believed."""
-    timeout_s: float = 5.0
-    poll_interval_s: float = 3.0
-    """Between two looks at the pool's rewards contract."""
-    roster_interval_s: float = 60.0
-    """Between two looks at the operator set and the registry."""
-
-
-class PeerTable(_Table, frozen=True):
-    node_key: str
-    """64 hex digits."""
-    addresses: tuple[str, ...]
-    """Multiaddrs, `/ip4/203.0.113.7/tcp/4001`."""
-
-
-class P2pTable(_Table, frozen=True):
-    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4001",)
-    announce: tuple[str, ...] = ()
-    peers: tuple[PeerTable, ...] = ()
-    sync_interval_s: float = 30.0
-    close_interval_s: float = 10.0
-
-
-class EngineTable(_Table, frozen=True):
-    url: str
-    """The engine's Prometheus endpoint, `http://127.0.0.1:8000/metrics`."""
-    sample_interval_s: float = 10.0
-    window_s: int = 60
-
-
-class AttestationTable(_Table, frozen=True):
-    provider: Literal["software"]
-    """"software" is for development networks only; hardware providers come with the node's platform."""
-    software_dir: str
-    """Folder of this machine's software platform."""
-    software_root_file: str
-    """Root certificate (DER or PEM) that the pool's operators accept."""
-
-
-class WebTable(_Table, frozen=True):
-    host: str = "127.0.0.1"
-    port: int = 9464
-    allowed_hosts: tuple[str, ...] = ()
-
-
-class LogTable(_Table, frozen=True):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class _File(_Table, frozen=True):
+class _File(Table, frozen=True):
     data_dir: str
     pool: PoolTable
     chain: ChainTable
@@ -153,7 +62,7 @@ class _File(_Table, frozen=True):
     log: LogTable = LogTable()
 
 
-class _PoolFile(_Table, frozen=True):
+class _PoolFile(Table, frozen=True):
     """A file for `gpupool pool` alone, or an agent's, whose other tables are not looked into."""
 
     pool: PoolPlaceTable
@@ -246,10 +155,10 @@ def parse_toml(text: str, path: Path, form: type[T]) -> T:
     """
     try:
         return msgspec.convert(tomllib.loads(text), form)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_place(error)}") from error
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
+        raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
 def parse_config(text: str, path: Path) -> Config:
@@ -281,12 +190,7 @@ def _requiring(path: Path) -> Require:
 def _require_ranges(path: Path, file: _File) -> None:
     require = _requiring(path)
     _require_reach(require, file.pool, file.chain)
-    if file.pool.global_id in NETWORKS.values():
-        # "software" is the only provider so far; whoever holds its root can prove anything.
-        raise ConfigError(
-            f"{path}: attestation.provider: the software platform counts on development networks only, not on "
-            f"{file.pool.network}; providers for hardware are not there yet"
-        )
+    _require_provider(path, file)
     _require_p2p(require, file.p2p)
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
     require(_is_http_url(file.engine.url), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
@@ -320,6 +224,28 @@ def _require_reach(require: Require, pool: PoolPlaceTable, chain: ChainTable) ->
     require(0.1 <= chain.timeout_s <= 9, "chain.timeout_s", "0.1 to 9 seconds")
 
 
+def _require_provider(path: Path, file: _File) -> None:
+    table, require = file.attestation, _requiring(path)
+    if table.provider == "software":
+        if file.pool.global_id in NETWORKS.values():
+            # Whoever holds its root can prove anything.
+            raise ConfigError(
+                f"{path}: attestation.provider: the software platform counts on development networks only, not on "
+                f'{file.pool.network}; "configfs" inside a TDX guest, "cocoon" on the host of one'
+            )
+        require(table.software_dir is not None, "attestation.software_dir", "the folder of the software platform")
+        require(table.software_root_file is not None, "attestation.software_root_file", "its root certificate")
+    if table.provider == "cocoon":
+        address = table.guest_address
+        require(address is not None and is_host_port(address), "attestation.guest_address", "HOST:PORT")
+    if table.software_root_file is not None and file.pool.global_id in NETWORKS.values():
+        require(False, "attestation.software_root_file", "nothing on a public network: only Intel's root counts there")
+    if table.pccs_url is not None:
+        is_https = table.pccs_url.startswith("https://") and _is_http_url(table.pccs_url)
+        require(is_https, "attestation.pccs_url", "a URL like https://pccs.example:8081")
+    require(table.pccs_ca_file is None or table.pccs_url is not None, "attestation.pccs_ca_file", "pccs_url besides")
+
+
 def _require_p2p(require: Require, table: P2pTable) -> None:
     for name, addresses in (("listen", table.listen), ("announce", table.announce)):
         for i, address in enumerate(addresses):
@@ -349,6 +275,15 @@ def is_tcp_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_host_port(text: str) -> bool:
+    """Whether this is HOST:PORT; an IPv6 host stands in brackets."""
+    try:
+        place = urlsplit(f"//{text}")
+        return bool(place.hostname) and bool(place.port) and place.netloc == text and "@" not in text
+    except ValueError:
+        return False
 
 
 def _is_http_url(text: str) -> bool:

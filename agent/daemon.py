@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from agent.attesting import open_attesting
+from agent.attesting import Attesting
 from agent.config import Config
 from agent.errors import PoolMismatchError
 from agent.gossiping import Gossiping, join_pool
@@ -32,9 +32,11 @@ from agent.measuring import Measuring
 from agent.metrics import Metrics
 from agent.notify import Notifier
 from agent.policies import load_policies, needed_policies
+from agent.providers import open_providers, pool_root
 from agent.servers import config_servers
 from agent.settling import Settling
 from agent.status import agent_status, not_earning, update_entry_metrics, update_metrics
+from agent.verdicts import Verdicts
 from agent.web import Probes, WebConfig, serve_web
 from contracts.chain import Chain, open_chain
 from contracts.errors import ContractsError
@@ -83,7 +85,10 @@ class Agent:
         self.measuring = Measuring(config.engine, self.policies.window_max_s, self.journal, self.metrics, self.now_s)
         self.node: Node | None = None
         self.settling: Settling | None = None
-        self.attesting = open_attesting(config, self.policies, self.pool, self.journal, self.metrics)
+        self.verdicts = Verdicts(self.pool, self.policies, pool_root(config), self.journal)
+        self.attesting = Attesting(
+            self.pool, self.policies, self.verdicts, open_providers(config), self.journal, self.metrics
+        )
         self.gossiping: Gossiping | None = None
         self.is_own_log_known = False
 
@@ -120,7 +125,7 @@ class Agent:
             self.pool,
             self.policies.in_force,
             self.journal,
-            attesting.verdict,
+            self.verdicts.verdict,
             participants=[participant.node_key for participant in settling.view.participants],
             now_s=self.now_s,
         )
@@ -131,7 +136,7 @@ class Agent:
             nursery.start_soon(gossiping.run)
             nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(settling.view.roster()))
             nursery.start_soon(settling.perform, node)
-            nursery.start_soon(attesting.confirm_anchors, node, chain)
+            nursery.start_soon(self.verdicts.examine, node, chain)
             nursery.start_soon(self._keep_house, node, gossiping)
             log.info("asking the other operators how far they know the own log")
             await gossiping.puller.recover_own_log(operators)
@@ -198,7 +203,7 @@ class Agent:
 
     async def _keep_house(self, node: Node, gossiping: Gossiping) -> None:
         while True:
-            update_metrics(self.metrics, node, gossiping, self.attesting, self.now_s())
+            update_metrics(self.metrics, node, gossiping, self.verdicts, self.now_s())
             update_entry_metrics(self.metrics, self.entry)
             self.metrics.windows_waiting.set(await trio.to_thread.run_sync(self.journal.windows_waiting))
             if self._healthy() is None:

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from agent.config import P2pTable
 from agent.metrics import Metrics
+from agent.tables import P2pTable
 from gossip import serve, sync
 from gossip.node import Node
 from gossip.pull import Puller

@@ -44,7 +44,7 @@ CREATE TABLE message (epoch INTEGER, kind TEXT, id BLOB, wire BLOB NOT NULL,
     PRIMARY KEY (epoch, kind, id)) WITHOUT ROWID;
 CREATE INDEX message_by_id ON message (id);
 CREATE TABLE landed (epoch INTEGER PRIMARY KEY, payload_hash BLOB UNIQUE NOT NULL, checkpoint BLOB NOT NULL);
-CREATE TABLE collateral (digest BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE attachments (digest BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE witness (node_key BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE meter (source TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE window (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
@@ -249,12 +249,12 @@ class Journal:
 
     # Collateral, witnessed uptime, meter state.
 
-    def keep_collateral(self, digest: bytes, body: bytes) -> None:
+    def keep_attachment(self, digest: bytes, body: bytes) -> None:
         with self._transaction() as database:
-            database.execute("INSERT OR IGNORE INTO collateral VALUES (?, ?)", (digest, body))
+            database.execute("INSERT OR IGNORE INTO attachments VALUES (?, ?)", (digest, body))
 
-    def collateral(self, digest: bytes) -> bytes | None:
-        return self._one("SELECT body FROM collateral WHERE digest = ?", digest)
+    def attachment(self, digest: bytes) -> bytes | None:
+        return self._one("SELECT body FROM attachments WHERE digest = ?", digest)
 
     def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
         with self._transaction() as database:

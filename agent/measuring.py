@@ -17,13 +17,13 @@ import httpx
 import msgspec
 import trio
 
-from agent.config import EngineTable
 from agent.errors import AgentError, InvalidSourceError, SourceUnavailableError
 from agent.journal import Journal
 from agent.meter.counters import CounterSample
 from agent.meter.engine import EngineSample, scrape
 from agent.meter.work import MeterState, WindowLimits, WorkWindow, decode_state, encode_state, observe
 from agent.metrics import Metrics
+from agent.tables import EngineTable
 from gossip.errors import InvalidMessageError
 from gossip.node import Node
 from gossip.records import Unit, WorkBody

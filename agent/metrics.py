@@ -123,6 +123,9 @@ class Metrics:
         )
         self.windows_waiting = self._gauge("work_windows_waiting", "Closed work windows that are no records yet")
         self.evidence_refused = self._gauge("evidence_refused", "Participants whose evidence this node refuses")
+        self.evidence_held = self._gauge(
+            "evidence_held", "Participants whose evidence is in force, this node's own too"
+        )
         self.log_head = self._gauge("log_head_seq", "Sequence number of the own log's last record")
 
     def _of_work(self) -> None:
@@ -130,6 +133,7 @@ class Metrics:
         self.evidence_valid_until = self._gauge(
             "evidence_valid_until_timestamp_seconds", "Until when the own evidence in force holds"
         )
+        self.evidence_failing = self._gauge("evidence_failing", "1 while no new own evidence can be made")
         self.measured = self._bounded_counter("work_measured", "Work measured, by unit", "unit", REASONS_MAX)
         self.gap_seconds = self._counter("gap_seconds", "Seconds in which the source was not watched")
         self.source_errors = self._bounded_counter(

@@ -8,6 +8,8 @@ from typing import Any
 
 from contracts.model import NANO, OperatorSet, Participant
 
+REFUSALS_SHOWN = 8
+
 
 def ton(nanoton: int) -> str:
     """An amount for people: TON with three decimals."""
@@ -29,7 +31,7 @@ def status_text(status: dict[str, Any]) -> str:
         f"agent     {status['version']}, up {status['uptime_s']} s, node {status['node_key'][:16]}",
         f"chain     {_chain_text(chain)}",
         f"peers     {connected} of {len(peers)} connected",
-        f"evidence  {_evidence_text(evidence, status['time_s'])}",
+        *(f"evidence  {text}" for text in _evidence_texts(evidence, status["time_s"])),
         f"work      {work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
         + (f"; {work['error']}" if work["error"] else ""),
     ]
@@ -111,12 +113,27 @@ def _utc(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _evidence_text(evidence: dict[str, Any] | None, now_s: int) -> str:
-    if evidence is None:
-        return "none yet"
-    if evidence["valid"]:
-        return f"valid for {evidence['valid_until_s'] - now_s} s"
-    return f"none: {evidence['error'] or 'being made'}"
+def _evidence_texts(evidence: dict[str, Any], now_s: int) -> list[str]:
+    """Own evidence, what is wrong with it, and how that of the others stands."""
+    own = f"valid for {evidence['valid_until_s'] - now_s} s" if evidence["valid"] else "none in force"
+    if evidence["valid"] and evidence["own"] is not None and evidence["own"]["valid"]:
+        own += f" ({evidence['own']['tcb_status']}, {evidence['own']['measurement']})"
+    lines = [own]
+    if evidence["alarm"]:
+        lines.append(evidence["alarm"])
+    elif not evidence["valid"]:
+        lines = ["being made"]
+    if evidence["collateral_error"]:
+        lines.append(f"collateral is not renewed: {evidence['collateral_error']}")
+    peers = evidence["peers"]
+    if peers:
+        lines.append(f"of others: {sum(peer['valid'] for peer in peers.values())} of {len(peers)} in force")
+    lines += [
+        f"{node_key[:16]} refused ({peer['error']}): {peer['message']}"
+        for node_key, peer in list(peers.items())
+        if peer["error"] is not None
+    ][:REFUSALS_SHOWN]
+    return lines
 
 
 def operators_value(operators: OperatorSet, participants: Sequence[Participant]) -> dict[str, Any]:

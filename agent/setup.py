@@ -42,8 +42,8 @@ class Answers:
     policy_file: str
     liteservers: Sequence[tuple[str, int, str]]
     engine_url: str
-    software_dir: str
-    software_root_file: str
+    attestation: Mapping[str, str | bool | None]
+    """The keys of [attestation]; those that are None are left out."""
     data_dir: str = "data"
     listen: Sequence[str] = ("/ip4/0.0.0.0/tcp/4001",)
     announce: Sequence[str] = ()
@@ -111,11 +111,7 @@ def config_text(answers: Answers) -> str:
         "pool": {"network": answers.network, "address": answers.pool, "policy_file": answers.policy_file},
         "chain": {},
         "engine": {"url": answers.engine_url},
-        "attestation": {
-            "provider": "software",
-            "software_dir": answers.software_dir,
-            "software_root_file": answers.software_root_file,
-        },
+        "attestation": dict(answers.attestation),
         "identity": {"node_key_file": NODE_KEY_NAME},
         "wallet": {"key_file": WALLET_KEY_NAME},
         "p2p": {"listen": list(answers.listen), "announce": list(answers.announce)},

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from agent.attesting import Attesting
 from agent.gossiping import Gossiping
 from agent.measuring import Measuring
 from agent.metrics import Metrics
 from agent.policies import needed_policies
 from agent.screens import ton_exact
 from agent.settling import Settling
+from agent.verdicts import Verdicts
 from contracts.model import NANO, CertificateKind, Participant, ParticipantStatus, PoolState
 from gossip.node import Node
 from gossip.tally import BARRED
@@ -39,7 +39,7 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "pool": _pool(agent.settling),
         "policies": _policies(agent),
         "entry": _entry(agent.entry, agent.settling),
-        "evidence": attesting.status(now_s),
+        "evidence": attesting.status(agent.key.public, now_s),
         "work": _work(agent.measuring, node),
         "peers": _peers(gossiping),
         "close": _close(node),
@@ -70,12 +70,13 @@ def update_entry_metrics(metrics: Metrics, entry: Participant | None) -> None:
     metrics.slashed_held.set(entry.held_nanoton / NANO if entry is not None else 0)
 
 
-def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, attesting: Attesting, now_s: int) -> None:
+def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, verdicts: Verdicts, now_s: int) -> None:
     """Bring the metrics that follow other state up to date; called every few seconds."""
     metrics.dropped.follow(node.drops)
     metrics.transport_events.follow(gossiping.transport.counters)
     metrics.records.follow(node.placed)
-    metrics.evidence_refused.set(len(attesting.refused))
+    metrics.evidence_refused.set(len(verdicts.refused))
+    metrics.evidence_held.set(sum(s.holds(now_s) for s in verdicts.standings.values()))
     peers = gossiping.transport.peers()
     metrics.peers.set(sum(peer.connected for peer in peers))
     for peer in peers:

@@ -1,4 +1,5 @@
 """Attestation: is this quote authentic (`verify`), is it allowed (`policy`), and whom does it bind (`evidence`).
 
-Read `verify` first. Pure functions, no clock, no I/O; only `providers` touch files and devices.
+Read `verify` first, then `appraisal` and `evidence`. What gives a verdict is pure: no clock, no I/O. Files, devices
+and the network are touched by `providers`, `pcs`, `collateral_store` and `collateral_source` alone.
 """

@@ -9,7 +9,7 @@ Rules
    line ends and one final NUL (which Intel's quoting library appends).
 2. The last certificate is the pinned root, byte for byte. Names are those of Intel's PKI.
 3. P-256 keys, ECDSA with SHA-256, no unknown critical extension; issuers are CAs that may sign
-   certificates, leaves are not CAs and may sign data.
+   certificates and lists, leaves are not CAs and may sign data.
 4. A revocation list has a next update, no critical extension (so it is never a partial list), and the
    name and signature of the certificate that issued what it revokes.
 
@@ -36,11 +36,27 @@ from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
 from attestation.errors import (
     AttestationError,
-    CollateralExpiredError,
-    CollateralMalformedError,
-    CollateralNotYetValidError,
-    CrlError,
+    CertificateExpiredError,
+    CertificateNotYetValidError,
+    CollateralCertificateError,
+    CollateralChainFormError,
+    CollateralChainNameError,
+    CollateralChainRootError,
+    CollateralChainSignatureError,
+    CollateralChainUsageError,
+    CrlExpiredError,
+    CrlIssuerError,
+    CrlMalformedError,
+    CrlNotYetValidError,
+    CrlSignatureError,
+    PckCertificateError,
+    PckChainFormError,
+    PckChainNameError,
+    PckChainRootError,
+    PckChainSignatureError,
+    PckChainUsageError,
     PckExpiredError,
+    PckNotYetValidError,
     RootRefusedError,
 )
 
@@ -62,8 +78,8 @@ class Validity:
     what: str
     not_before_s: int
     not_after_s: int
-    early: type[AttestationError] = CollateralNotYetValidError
-    late: type[AttestationError] = CollateralExpiredError
+    early: type[AttestationError]
+    late: type[AttestationError]
 
     def require(self, now: int) -> None:
         """Raise `early` or `late` unless `now` (Unix seconds) lies within."""
@@ -95,16 +111,13 @@ class Certificate:
 
     def validity(self, *, of_sender: bool = False) -> Validity:
         """Its validity; outside of it the quote's sender is at fault, or the collateral."""
-        what = f'certificate "{self.common_name}"'
-        if of_sender:
-            return Validity(
-                what=what,
-                not_before_s=self.not_before_s,
-                not_after_s=self.not_after_s,
-                early=PckExpiredError,
-                late=PckExpiredError,
-            )
-        return Validity(what=what, not_before_s=self.not_before_s, not_after_s=self.not_after_s)
+        return Validity(
+            what=f'certificate "{self.common_name}"',
+            not_before_s=self.not_before_s,
+            not_after_s=self.not_after_s,
+            early=PckNotYetValidError if of_sender else CertificateNotYetValidError,
+            late=PckExpiredError if of_sender else CertificateExpiredError,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +129,41 @@ class RevocationList:
     serials: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainFaults:
+    """Which error each fault of a chain is: whoever brought the chain is at fault."""
+
+    form: type[AttestationError]
+    certificate: type[AttestationError]
+    root: type[AttestationError]
+    name: type[AttestationError]
+    usage: type[AttestationError]
+    signature: type[AttestationError]
+
+
+PCK_CHAIN = ChainFaults(
+    form=PckChainFormError,
+    certificate=PckCertificateError,
+    root=PckChainRootError,
+    name=PckChainNameError,
+    usage=PckChainUsageError,
+    signature=PckChainSignatureError,
+)
+"""A chain in a quote: its sender is at fault."""
+
+COLLATERAL_CHAIN = ChainFaults(
+    form=CollateralChainFormError,
+    certificate=CollateralCertificateError,
+    root=CollateralChainRootError,
+    name=CollateralChainNameError,
+    usage=CollateralChainUsageError,
+    signature=CollateralChainSignatureError,
+)
+"""An issuer's chain in collateral."""
+
+
 def verify_chain(
-    pem: bytes, root: bytes, names: Sequence[frozenset[str]], fault: type[AttestationError]
+    pem: bytes, root: bytes, names: Sequence[frozenset[str]], faults: ChainFaults
 ) -> tuple[Certificate, ...]:
     """Read the certificates below `root` (DER), leaf first, and verify each against the next one.
 
@@ -126,20 +172,20 @@ def verify_chain(
     certificates are valid at some time, or revoked, remains to be checked.
 
     Raises:
-        fault: the chain breaks rule 1, 2 or 3.
+        AttestationError: the chain breaks rule 1, 2 or 3; `faults` names the class for each.
         RootRefusedError: `root` itself is not a CA of the expected name.
     """
     anchor = _read_root(root)
-    blocks = split_pem(pem, len(names) + 1, fault)
+    blocks = split_pem(pem, len(names) + 1, faults.form)
     if blocks[-1] != root:
-        raise fault("chain: does not end in the pinned root")
-    chain = (*(parse_certificate(block, fault) for block in blocks[:-1]), anchor)
+        raise faults.root("chain: does not end in the pinned root")
+    chain = (*(parse_certificate(block, faults.certificate) for block in blocks[:-1]), anchor)
     for position, allowed in enumerate(names):
         certificate = chain[position]
         if certificate.common_name not in allowed:
-            raise fault(f'chain: "{certificate.common_name}" stands where {sorted(allowed)} belongs')
-        _require_usage(certificate, fault)
-        _require_issued(certificate, chain[position + 1], fault)
+            raise faults.name(f'chain: "{certificate.common_name}" stands where {sorted(allowed)} belongs')
+        _require_usage(certificate, faults.usage)
+        _require_issued(certificate, chain[position + 1], faults.signature)
     return chain
 
 
@@ -165,6 +211,9 @@ def parse_certificate(der: bytes, fault: type[AttestationError]) -> Certificate:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
         if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
             raise _UnusableError("not signed by ECDSA with SHA-256")
+        if not der.endswith(b"\0" + certificate.signature):
+            # The library does not look at the count of unused bits before the signature.
+            raise _UnusableError("the signature has unused bits")
         return Certificate(
             der=der,
             subject=certificate.subject.public_bytes(),
@@ -200,8 +249,8 @@ def parse_revocation_list(der: bytes, issuer: Certificate, what: str) -> Revocat
     """Read a DER revocation list and verify it against `issuer`.
 
     Raises:
-        CollateralMalformedError: not a complete revocation list.
-        CrlError: of another issuer, or the signature does not hold.
+        CrlMalformedError: not a complete revocation list.
+        CrlIssuerError, CrlSignatureError: of another issuer, or the signature does not hold.
     """
     try:
         revocation_list = x509.load_der_x509_crl(der)
@@ -213,21 +262,24 @@ def parse_revocation_list(der: bytes, issuer: Certificate, what: str) -> Revocat
             not_before_s=_seconds(revocation_list.last_update_utc),
             # Without a next update nobody could tell that it is out of date: it always is.
             not_after_s=-1 if next_update is None else _seconds(next_update),
+            early=CrlNotYetValidError,
+            late=CrlExpiredError,
         )
         serials = frozenset(entry.serial_number for entry in revocation_list)
         algorithm = revocation_list.signature_algorithm_oid
         signed = revocation_list.tbs_certlist_bytes
         signature = revocation_list.signature
+        whole = der.endswith(b"\0" + signature)
     except Exception as error:
-        raise CollateralMalformedError(f"{what}: {error}") from error
-    if not complete or algorithm != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
-        raise CollateralMalformedError(f"{what}: a critical extension, or another signature algorithm")
-    if named != issuer.subject or not issuer.signs_lists:
-        raise CrlError(f'{what}: not issued by "{issuer.common_name}"')
+        raise CrlMalformedError(f"{what}: {error}") from error
+    if not complete or not whole or algorithm != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
+        raise CrlMalformedError(f"{what}: a critical extension, another signature algorithm, or unused bits")
+    if named != issuer.subject:
+        raise CrlIssuerError(f'{what}: not issued by "{issuer.common_name}"')
     try:
         issuer.key.verify(signature, signed, _SHA256)
     except InvalidSignature:
-        raise CrlError(f"{what}: the signature does not hold") from None
+        raise CrlSignatureError(f"{what}: the signature does not hold") from None
     return RevocationList(issuer=named, validity=validity, serials=serials)
 
 
@@ -270,8 +322,8 @@ def _common_name(certificate: x509.Certificate) -> str:
 
 def _require_usage(certificate: Certificate, fault: type[AttestationError]) -> None:
     if certificate.common_name == CN_ROOT or certificate.common_name in CN_PCK_ISSUERS:
-        if not (certificate.is_ca and certificate.signs_certificates):
-            raise fault(f'chain: "{certificate.common_name}" is not a CA that may sign certificates')
+        if not (certificate.is_ca and certificate.signs_certificates and certificate.signs_lists):
+            raise fault(f'chain: "{certificate.common_name}" is not a CA that may sign certificates and lists')
     elif certificate.is_ca or not certificate.signs_data:
         raise fault(f'chain: "{certificate.common_name}" is a CA, or may not sign data')
 

@@ -8,7 +8,7 @@ Rules of `verify_collateral` (steps 1 to 4 of the procedure; time is left to the
 2. [TCB Signing, root] for TCB info and QE identity; signatures over the verbatim bytes, never over JSON
    that was read and written again.
 3. [PCK Platform CA or Processor CA, root] for the PCK revocation list, which that CA signed.
-4. Neither the PCK CA nor a TCB signing certificate is revoked by the root.
+4. Neither the root, nor the PCK CA, nor a TCB signing certificate is revoked by the root.
 
 Source: Intel PCS API v4; `QuoteCollateralV3` is the name that dcap-qvl gives the JSON form.
 """
@@ -23,6 +23,7 @@ import msgspec
 from attestation.certs import (
     CN_PCK_ISSUERS,
     CN_TCB_SIGNING,
+    COLLATERAL_CHAIN,
     Certificate,
     RevocationList,
     Validity,
@@ -31,10 +32,13 @@ from attestation.certs import (
     verify_raw_signature,
 )
 from attestation.errors import (
-    CollateralChainError,
     CollateralMalformedError,
-    CollateralSignatureError,
     IssuerRevokedError,
+    PckIssuerRevokedError,
+    QeIdentitySignatureError,
+    RootRevokedError,
+    SignerRevokedError,
+    TcbInfoSignatureError,
 )
 from attestation.tcb import QeIdentity, TcbInfo
 from attestation.tcb_json import parse_qe_identity, parse_tcb_info
@@ -134,6 +138,7 @@ class VerifiedCollateral:
     tcb_info: TcbInfo
     qe_identity: QeIdentity
     pck_issuer: Certificate
+    root_crl: RevocationList
     pck_crl: RevocationList
     validities: tuple[Validity, ...]
 
@@ -149,18 +154,20 @@ def verify_collateral(collateral: Collateral, *, root: bytes) -> VerifiedCollate
     Raises:
         InvalidCollateralError: a part is malformed, wrongly issued or signed, or its issuer is revoked.
     """
-    pck_issuer, anchor = verify_chain(collateral.pck_crl_issuer_chain, root, [CN_PCK_ISSUERS], CollateralChainError)
+    pck_issuer, anchor = verify_chain(collateral.pck_crl_issuer_chain, root, [CN_PCK_ISSUERS], COLLATERAL_CHAIN)
     root_crl = parse_revocation_list(collateral.root_ca_crl, anchor, "root revocation list")
-    _require_not_revoked(pck_issuer, root_crl)
+    _require_not_revoked(anchor, root_crl, RootRevokedError)
+    _require_not_revoked(pck_issuer, root_crl, PckIssuerRevokedError)
     pck_crl = parse_revocation_list(collateral.pck_crl, pck_issuer, "PCK revocation list")
     tcb_chain, qe_chain = collateral.tcb_info_issuer_chain, collateral.qe_identity_issuer_chain
     tcb_signer = _verify_signer(tcb_chain, root, root_crl)
     qe_signer = tcb_signer if qe_chain == tcb_chain else _verify_signer(qe_chain, root, root_crl)
-    for signer, signature, document, what in (
-        (tcb_signer, collateral.tcb_info_signature, collateral.tcb_info, "TCB info"),
-        (qe_signer, collateral.qe_identity_signature, collateral.qe_identity, "QE identity"),
-    ):
-        verify_raw_signature(signer.key, signature, document, CollateralSignatureError, what)
+    verify_raw_signature(
+        tcb_signer.key, collateral.tcb_info_signature, collateral.tcb_info, TcbInfoSignatureError, "TCB info"
+    )
+    verify_raw_signature(
+        qe_signer.key, collateral.qe_identity_signature, collateral.qe_identity, QeIdentitySignatureError, "QE identity"
+    )
     tcb_info = parse_tcb_info(collateral.tcb_info)
     qe_identity = parse_qe_identity(collateral.qe_identity)
     certificates = (anchor, pck_issuer, tcb_signer, qe_signer)
@@ -169,6 +176,7 @@ def verify_collateral(collateral: Collateral, *, root: bytes) -> VerifiedCollate
         tcb_info=tcb_info,
         qe_identity=qe_identity,
         pck_issuer=pck_issuer,
+        root_crl=root_crl,
         pck_crl=pck_crl,
         validities=(
             *(certificate.validity() for certificate in certificates),
@@ -181,11 +189,11 @@ def verify_collateral(collateral: Collateral, *, root: bytes) -> VerifiedCollate
 
 
 def _verify_signer(chain: bytes, root: bytes, root_crl: RevocationList) -> Certificate:
-    signer = verify_chain(chain, root, [frozenset({CN_TCB_SIGNING})], CollateralChainError)[0]
-    _require_not_revoked(signer, root_crl)
+    signer = verify_chain(chain, root, [frozenset({CN_TCB_SIGNING})], COLLATERAL_CHAIN)[0]
+    _require_not_revoked(signer, root_crl, SignerRevokedError)
     return signer
 
 
-def _require_not_revoked(certificate: Certificate, root_crl: RevocationList) -> None:
+def _require_not_revoked(certificate: Certificate, root_crl: RevocationList, revoked: type[IssuerRevokedError]) -> None:
     if certificate.serial in root_crl.serials:
-        raise IssuerRevokedError(f'"{certificate.common_name}" is revoked by the root')
+        raise revoked(f'"{certificate.common_name}" is revoked by the root')

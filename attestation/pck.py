@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attestation.errors import PckExtensionError
+from attestation.errors import PckExtensionError, PckExtensionMissingError
 from attestation.types import PckPlatform, PlatformFlag
 
 SVN_COUNT = 16
@@ -18,7 +18,7 @@ SVN_COUNT = 16
 _PREFIX = bytes.fromhex("2a864886f84d010d01")
 """1.2.840.113741.1.13.1, without tag and length."""
 _PPID, _TCB, _PCE_ID, _FMSPC, _SGX_TYPE, _CONFIGURATION = b"\x01", b"\x02", b"\x03", b"\x04", b"\x05", b"\x07"
-_PCE_SVN = b"\x02\x11"
+_PCE_SVN, _CPU_SVN = b"\x02\x11", b"\x02\x12"
 _FLAGS = {
     b"\x07\x01": PlatformFlag.DYNAMIC_PLATFORM,
     b"\x07\x02": PlatformFlag.CACHED_KEYS,
@@ -32,10 +32,11 @@ def parse_sgx_extension(der: bytes | None) -> PckPlatform:
     """Read the value of extension 1.2.840.113741.1.13.1 (None: the certificate has none).
 
     Raises:
-        PckExtensionError: missing, not strict DER, or an entry missing or out of range.
+        PckExtensionMissingError: there is none, or an entry is missing.
+        PckExtensionError: not strict DER, or an entry out of range.
     """
     if der is None:
-        raise PckExtensionError("PCK: no SGX extension")
+        raise PckExtensionMissingError("PCK: no SGX extension")
     entries = _entries(_only(der, _SEQUENCE))
     tcb = _entries(_value(entries, _TCB, _SEQUENCE))
     if _unsigned(_value(entries, _SGX_TYPE, _ENUMERATED)) > 2:
@@ -44,6 +45,9 @@ def parse_sgx_extension(der: bytes | None) -> PckPlatform:
     pce_svn = _unsigned(_value(tcb, _PCE_SVN, _INTEGER))
     if max(svns) > 0xFF or pce_svn > 0xFFFF:
         raise PckExtensionError("PCK: a TCB component or the PCE's SVN is out of range")
+    # Intel writes the components a second time, in one piece: readers of either must see the same TCB.
+    if _octets(tcb, _CPU_SVN, SVN_COUNT) != bytes(svns):
+        raise PckExtensionError("PCK: the CPU's SVN is not that of the TCB components")
     return PckPlatform(
         ppid=_octets(entries, _PPID, 16),
         fmspc=_octets(entries, _FMSPC, 6),
@@ -85,8 +89,11 @@ def _entries(sequence: bytes) -> dict[bytes, tuple[int, bytes]]:
 
 def _value(entries: dict[bytes, tuple[int, bytes]], oid: bytes, tag: int) -> bytes:
     found = entries.get(oid)
-    if found is None or found[0] != tag:
-        raise PckExtensionError(f"PCK: SGX extension: entry {'.'.join(map(str, oid))} missing or of another type")
+    name = ".".join(map(str, oid))
+    if found is None:
+        raise PckExtensionMissingError(f"PCK: SGX extension: no entry {name}")
+    if found[0] != tag:
+        raise PckExtensionError(f"PCK: SGX extension: entry {name}: of another type")
     return found[1]
 
 

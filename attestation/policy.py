@@ -1,53 +1,34 @@
-"""Appraisal: is an authentic quote allowed? Decides by the pool's policy, and fails closed.
+"""The attestation policy: what a pool allows, and how that reads in a TOML table. `appraisal` applies it.
 
-Rules
+Decides whether a table is a policy.
+
 1. An empty list allows nothing; what is not to be restricted says so with the word "any".
 2. `Revoked` can never be allowed. `OutOfDate` may be, for a while, by `out_of_date_grace_s`.
-3. A debuggable TD is refused unless `debug_allowed`, which public networks ignore
-   (`attestation.evidence`).
-4. The report data must be exactly the expected one: a genuine quote made for something else is refused
-   before anything of it is looked at.
-5. Floors for the evaluation numbers, because whoever brings the collateral chooses among all that Intel has
-   signed and that are valid at the same time.
+3. Unknown keys, wrong types and values out of range are refused; the message names the key.
 
-The policy is a mapping (a TOML table) in the pool's policy document; that document is what gets hashed.
+The table stands in the pool's policy document; that document is what gets hashed and agreed upon.
 
 Source: Intel TDX Module 1.5 ABI (TD attributes, XFAM); Intel DCAP appraisal of TDX TCB, platform policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from attestation.errors import (
-    AdvisoryRefusedError,
-    DebugRefusedError,
-    EvaluationNumberError,
-    FmspcRefusedError,
-    GpuEvidenceRefusedError,
-    InvalidPolicyError,
-    MeasurementRefusedError,
-    MrSeamRefusedError,
-    PlatformFlagRefusedError,
-    PpidRefusedError,
-    ReportDataMismatchError,
-    ServiceTdRefusedError,
-    TcbStatusRefusedError,
-    TdAttributesRefusedError,
-    XfamRefusedError,
-)
-from attestation.types import Appraisal, PckPlatform, PlatformFlag, TcbStatus, TdAttribute, TdReport, VerifiedQuote
+from attestation.errors import InvalidPolicyError
+from attestation.gpu_policy import GpuGolden, GpuGoldenTable, read_goldens, write_golden
+from attestation.types import PlatformFlag, TcbStatus, TdAttribute, TdReport
 
 XFAM_KNOWN = 0x0006DBE7
 """Every extended feature that TDX lets a TD have."""
 XFAM_REQUIRED = 0x3
 """x87 and SSE: every TD has them."""
 
-_DEBUG_GROUP = 0xFF
+DEBUG_GROUP = 0xFF
 """TDATTRIBUTES[7:0], "TD under debug": if any bit is set, the TD is not trusted."""
 
 
@@ -72,7 +53,10 @@ class AttestationPolicy:
     `td_attributes_required` are bits that must be set, `td_attributes_allowed` those that may be set
     besides; `mr_service_tds` lists service TDs that may be bound (none being bound is always allowed);
     `platform_flags_allowed` defaults to all, as every two-socket server carries all three;
-    `machine_nodes_max` is not appraised here: it caps the nodes per PPID, and is for the tally.
+    `guest_handshake_allowed` lets a node outside of the TD prove a guest that it talked to (`handshake`).
+    With `gpu_evidence_required`, at least `gpus_min` GPUs report, each matches one of `gpu_measurements`, and none
+    is denied by identity (32 bytes); without, what GPUs report decides nothing.
+    How many nodes may earn on one machine is the tally's (`work.machine_nodes_max` of the pool's policy).
     """
 
     measurements: tuple[Measurement, ...] = ()
@@ -92,8 +76,11 @@ class AttestationPolicy:
     ppids_allowed: frozenset[bytes] | None = None
     ppids_denied: frozenset[bytes] = frozenset()
     platform_flags_allowed: frozenset[PlatformFlag] = frozenset(PlatformFlag)
-    machine_nodes_max: int = 1
+    guest_handshake_allowed: bool = False
     gpu_evidence_required: bool = False
+    gpus_min: int = 1
+    gpu_measurements: tuple[GpuGolden, ...] = ()
+    gpus_denied: frozenset[bytes] = frozenset()
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> AttestationPolicy:
@@ -124,8 +111,11 @@ class AttestationPolicy:
             ppids_allowed=_read_list("ppids_allowed", table.ppids_allowed, 16),
             ppids_denied=_read_set("ppids_denied", table.ppids_denied, 16),
             platform_flags_allowed=frozenset(table.platform_flags_allowed),
-            machine_nodes_max=table.machine_nodes_max,
+            guest_handshake_allowed=table.guest_handshake_allowed,
             gpu_evidence_required=table.gpu_evidence_required,
+            gpus_min=table.gpus_min,
+            gpu_measurements=read_goldens(table.gpu_measurements),
+            gpus_denied=_read_set("gpus_denied", table.gpus_denied, 32),
         )
 
     def to_mapping(self) -> dict[str, Any]:
@@ -148,88 +138,12 @@ class AttestationPolicy:
             "ppids_allowed": _write_list(self.ppids_allowed),
             "ppids_denied": _write_list(self.ppids_denied),
             "platform_flags_allowed": sorted(flag.value for flag in self.platform_flags_allowed),
-            "machine_nodes_max": self.machine_nodes_max,
+            "guest_handshake_allowed": self.guest_handshake_allowed,
             "gpu_evidence_required": self.gpu_evidence_required,
+            "gpus_min": self.gpus_min,
+            "gpu_measurements": [write_golden(golden) for golden in self.gpu_measurements],
+            "gpus_denied": _write_list(self.gpus_denied),
         }
-
-
-def appraise(verified: VerifiedQuote, policy: AttestationPolicy, *, expected_report_data: bytes, now: int) -> Appraisal:
-    """Allow `verified` from `now` (Unix seconds) for the policy's maximum age, or raise.
-
-    `expected_report_data` (64 bytes) comes from `attestation.binding`. GPU evidence is not verified here; a
-    policy that demands it allows nothing yet.
-
-    Raises:
-        ReportDataMismatchError: the quote was made for another key, pool, network or anchor.
-        PolicyRefusedError: the policy does not allow it; the subclass says which rule.
-    """
-    td = verified.td
-    if td.report_data != expected_report_data:
-        raise ReportDataMismatchError("report data: the quote binds another node key, pool, network or anchor")
-    _appraise_td(td, policy)
-    _appraise_tcb(verified, policy, now)
-    _appraise_platform(verified.platform, policy)
-    if policy.gpu_evidence_required:
-        raise GpuEvidenceRefusedError("GPU evidence: demanded by the policy, and not verified by this version")
-    measurement = next((known for known in policy.measurements if known.matches(td)), None)
-    if measurement is None:
-        rtmrs = " ".join(f"{value.hex()[:16]}..." for value in td.rtmrs)
-        raise MeasurementRefusedError(f"measurements: MRTD {td.mr_td.hex()}, RTMRs {rtmrs} match no entry")
-    return Appraisal(
-        verified=verified,
-        measurement=measurement.name,
-        valid_from_s=now,
-        valid_until_s=now + policy.evidence_age_max_s,
-    )
-
-
-def _appraise_td(td: TdReport, policy: AttestationPolicy) -> None:
-    if td.td_attributes & _DEBUG_GROUP and not policy.debug_allowed:
-        raise DebugRefusedError(f"TD attributes {td.td_attributes:#018x}: the TD can be debugged")
-    # With `debug_allowed` the whole group is let through here: nothing in it is worse than debug.
-    attributes = td.td_attributes & ~_DEBUG_GROUP
-    required, allowed = policy.td_attributes_required, policy.td_attributes_allowed
-    if attributes & required != required:
-        missing = TdAttribute(required & ~attributes)
-        raise TdAttributesRefusedError(f"TD attributes {attributes:#018x}: {missing!r} must be set")
-    if extra := attributes & ~(required | allowed):
-        raise TdAttributesRefusedError(f"TD attributes {attributes:#018x}: {extra:#x} is not allowed")
-    if td.xfam & XFAM_REQUIRED != XFAM_REQUIRED or td.xfam & ~policy.xfam_allowed:
-        raise XfamRefusedError(f"XFAM {td.xfam:#018x}: allowed {policy.xfam_allowed:#x}, required {XFAM_REQUIRED:#x}")
-    if td.mr_service_td is not None and any(td.mr_service_td) and td.mr_service_td not in policy.mr_service_tds:
-        raise ServiceTdRefusedError(f"service TD {td.mr_service_td.hex()}: not listed")
-    if _is_denied(td.mr_seam, policy.mr_seams):
-        raise MrSeamRefusedError(f"TDX module {td.mr_seam.hex()}: not listed")
-
-
-def _appraise_tcb(verified: VerifiedQuote, policy: AttestationPolicy, now: int) -> None:
-    if verified.tcb_evaluation < policy.tcb_evaluation_min or verified.qe_evaluation < policy.qe_evaluation_min:
-        raise EvaluationNumberError(
-            f"evaluation numbers: TCB info {verified.tcb_evaluation}, QE {verified.qe_evaluation}; "
-            f"at least {policy.tcb_evaluation_min} and {policy.qe_evaluation_min}"
-        )
-    if rejected := sorted(policy.advisories_rejected.intersection(verified.advisories)):
-        raise AdvisoryRefusedError(f"advisories: {', '.join(rejected)}")
-    in_grace = (
-        verified.status is TcbStatus.OUT_OF_DATE
-        and policy.out_of_date_grace_s > 0
-        and now <= verified.tcb_date_s + policy.out_of_date_grace_s
-    )
-    if verified.status not in policy.tcb_statuses and not in_grace:
-        raise TcbStatusRefusedError(f"TCB status {verified.status}, of {verified.tcb_date_s}: not allowed")
-
-
-def _appraise_platform(platform: PckPlatform, policy: AttestationPolicy) -> None:
-    if _is_denied(platform.fmspc, policy.fmspcs):
-        raise FmspcRefusedError(f"FMSPC {platform.fmspc.hex()}: not listed")
-    if platform.ppid in policy.ppids_denied or _is_denied(platform.ppid, policy.ppids_allowed):
-        raise PpidRefusedError(f"machine {platform.ppid.hex()}: denied, or not listed")
-    if refused := sorted(platform.flags - policy.platform_flags_allowed):
-        raise PlatformFlagRefusedError(f"platform: {', '.join(refused)}: not allowed")
-
-
-def _is_denied(value: bytes, allowed: Collection[bytes] | None) -> bool:
-    return allowed is not None and value not in allowed
 
 
 # --- the table form ---
@@ -276,8 +190,11 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ppids_allowed: _Texts | Literal["any"] = "any"
     ppids_denied: _Texts = []
     platform_flags_allowed: list[PlatformFlag] = msgspec.field(default_factory=lambda: list(PlatformFlag))
-    machine_nodes_max: Annotated[int, msgspec.Meta(ge=1, le=1024)] = _DEFAULT.machine_nodes_max
+    guest_handshake_allowed: bool = _DEFAULT.guest_handshake_allowed
     gpu_evidence_required: bool = _DEFAULT.gpu_evidence_required
+    gpus_min: Annotated[int, msgspec.Meta(ge=1, le=16)] = _DEFAULT.gpus_min
+    gpu_measurements: Annotated[list[GpuGoldenTable], msgspec.Meta(max_length=64)] = []
+    gpus_denied: _Texts = []
 
 
 def _read_measurement(raw: _Measurement) -> Measurement:
@@ -301,7 +218,7 @@ def _read_attributes(names: list[str]) -> TdAttribute:
     attributes = TdAttribute(0)
     for name in names:
         bit = TdAttribute.__members__.get(name)
-        if bit is None or bit & _DEBUG_GROUP:
+        if bit is None or bit & DEBUG_GROUP:
             raise InvalidPolicyError(f"attestation policy: TD attribute {name!r} is unknown, or is for debugging")
         attributes |= bit
     return attributes

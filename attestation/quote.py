@@ -9,7 +9,18 @@ Source: Intel TDX DCAP Quoting Library API rev. 0.9+, A.3 (v4) and A.4 (v5), lit
 
 from __future__ import annotations
 
-from attestation.errors import QuoteMalformedError, QuoteUnsupportedError
+from attestation.errors import (
+    CertificationDataError,
+    QuoteBodyError,
+    QuoteKeyTypeError,
+    QuoteMalformedError,
+    QuoteSlackError,
+    QuoteTeeError,
+    QuoteTooLongError,
+    QuoteTruncatedError,
+    QuoteVendorError,
+    QuoteVersionError,
+)
 from attestation.types import QUOTE_BYTES_MAX, EnclaveReport, Quote, TdReport
 
 HEADER_BYTES = 48
@@ -33,7 +44,7 @@ def parse_quote(raw: bytes) -> Quote:
         QuoteUnsupportedError: well-formed so far, of a kind that is not verified here.
     """
     if len(raw) > QUOTE_BYTES_MAX:
-        raise QuoteMalformedError(f"quote: {len(raw)} bytes, at most {QUOTE_BYTES_MAX} are read")
+        raise QuoteTooLongError(f"quote: {len(raw)} bytes, at most {QUOTE_BYTES_MAX} are read")
     reader = _Reader(raw)
     version, body_type = _read_header(reader)
     body_bytes = _BODY_BYTES[body_type]
@@ -74,7 +85,7 @@ class _Reader:
     def take(self, length: int, what: str) -> bytes:
         end = self.at + length
         if end > len(self._data):
-            raise QuoteMalformedError(f"quote: {what}: {length} bytes expected, {len(self._data) - self.at} left")
+            raise QuoteTruncatedError(f"quote: {what}: {length} bytes expected, {len(self._data) - self.at} left")
         field = self._data[self.at : end]
         self.at = end
         return field
@@ -84,7 +95,7 @@ class _Reader:
 
     def finish(self, what: str) -> None:
         if self.at != len(self._data):
-            raise QuoteMalformedError(f"quote: {len(self._data) - self.at} bytes too many after the {what}")
+            raise QuoteSlackError(f"quote: {len(self._data) - self.at} bytes too many after the {what}")
 
 
 def _read_header(reader: _Reader) -> tuple[int, int]:
@@ -95,19 +106,19 @@ def _read_header(reader: _Reader) -> tuple[int, int]:
     header.take(4, "reserved")
     vendor = header.take(16, "QE vendor")
     if version not in (4, 5):
-        raise QuoteUnsupportedError(f"quote: version {version}, expected 4 or 5")
+        raise QuoteVersionError(f"quote: version {version}, expected 4 or 5")
     if key_type != _KEY_ECDSA_P256:
-        raise QuoteUnsupportedError(f"quote: attestation key type {key_type}, expected 2 (ECDSA P-256)")
+        raise QuoteKeyTypeError(f"quote: attestation key type {key_type}, expected 2 (ECDSA P-256)")
     if tee_type != _TEE_TDX:
-        raise QuoteUnsupportedError(f"quote: TEE type {tee_type:#x}, expected 0x81 (TDX)")
+        raise QuoteTeeError(f"quote: TEE type {tee_type:#x}, expected 0x81 (TDX)")
     if vendor != QE_VENDOR_INTEL:
-        raise QuoteUnsupportedError(f"quote: QE vendor {vendor.hex()}, expected Intel's")
+        raise QuoteVendorError(f"quote: QE vendor {vendor.hex()}, expected Intel's")
     if version == 4:
         return version, _BODY_V4
     body_type = reader.uint(2, "body type")
     length = reader.uint(4, "body length")
     if body_type not in _BODY_BYTES:
-        raise QuoteUnsupportedError(f"quote: body type {body_type}, expected a TD report (2, 3, 4)")
+        raise QuoteBodyError(f"quote: body type {body_type}, expected a TD report (2, 3, 4)")
     if length != _BODY_BYTES[body_type]:
         raise QuoteMalformedError(f"quote: body type {body_type} of {length} bytes")
     return version, body_type
@@ -148,5 +159,5 @@ def _read_enclave_report(raw: bytes) -> EnclaveReport:
 def _take_certification(reader: _Reader, expected: int) -> bytes:
     kind = reader.uint(2, "certification data type")
     if kind != expected:
-        raise QuoteUnsupportedError(f"quote: certification data type {kind}, expected {expected}")
+        raise CertificationDataError(f"quote: certification data type {kind}, expected {expected}")
     return reader.take(reader.uint(4, "certification data length"), "certification data")

@@ -22,7 +22,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attestation.certs import Validity
-from attestation.errors import TcbLevelNotFoundError, TcbRevokedError
+from attestation.errors import (
+    QeLevelNotFoundError,
+    TcbLevelNotFoundError,
+    TcbRevokedError,
+    TdxModuleLevelNotFoundError,
+)
 from attestation.types import PckPlatform, TcbStatus
 
 _S = TcbStatus
@@ -133,12 +138,12 @@ def evaluate_tcb(
 
 def _evaluate(info: TcbInfo, qe: QeIdentity, platform: PckPlatform, qe_isv_svn: int, svn: bytes) -> Verdict:
     verdict = _match_platform(info.levels, platform, svn)
-    components = [_match_isv(qe.levels, qe_isv_svn, "quoting enclave")]
+    components = [_match_isv(qe.levels, qe_isv_svn, "quoting enclave", QeLevelNotFoundError)]
     if svn[1] > 0:
         module = info.module_of(svn)
         if module is None:
-            raise TcbLevelNotFoundError(f"TCB: no TDX module of version {svn[1]} is listed")
-        components.append(_match_isv(module.levels, svn[0], "TDX module"))
+            raise TdxModuleLevelNotFoundError(f"TCB: no TDX module of version {svn[1]} is listed")
+        components.append(_match_isv(module.levels, svn[0], "TDX module", TdxModuleLevelNotFoundError))
     return _converge(verdict, components)
 
 
@@ -168,8 +173,8 @@ def _match_platform(levels: Iterable[PlatformLevel], platform: PckPlatform, svn:
     raise TcbLevelNotFoundError("TCB: the platform is below every listed level")
 
 
-def _match_isv(levels: Iterable[IsvLevel], isv_svn: int, what: str) -> Verdict:
+def _match_isv(levels: Iterable[IsvLevel], isv_svn: int, what: str, missing: type[TcbLevelNotFoundError]) -> Verdict:
     for level in levels:
         if isv_svn >= level.isv_svn:
             return level.verdict
-    raise TcbLevelNotFoundError(f"TCB: the {what} is below every listed level")
+    raise missing(f"TCB: the {what} is below every listed level")

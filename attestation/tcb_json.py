@@ -12,13 +12,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 
 from attestation.certs import Validity
-from attestation.errors import TcbInfoError
+from attestation.errors import (
+    TcbInfoDuplicateKeyError,
+    TcbInfoExpiredError,
+    TcbInfoFormError,
+    TcbInfoKindError,
+    TcbInfoNotYetValidError,
+    TcbStatusUnknownError,
+)
 from attestation.pck import SVN_COUNT
 from attestation.tcb import IsvLevel, ModuleIdentity, PlatformLevel, QeIdentity, TcbInfo, Verdict
 from attestation.types import TcbStatus
@@ -34,16 +42,16 @@ _PLATFORM_STATUSES = frozenset(TcbStatus) - {
 
 def parse_tcb_info(text: bytes) -> TcbInfo:
     """Read TCB info (v3, TDX, tcbType 0), raise `TcbInfoError` if it is anything else."""
-    raw = _convert(text, _TcbInfo, "TCB info")
-    if raw.id != "TDX" or raw.version != 3 or raw.tcb_type != 0:
-        _refuse(f"TCB info: id {raw.id!r:.20} version {raw.version} type {raw.tcb_type}, expected TDX, 3, 0")
+    raw = _convert(text, _TcbInfo, "TCB info", ("TDX", 3))
+    if raw.tcb_type != 0:
+        raise TcbInfoKindError(f"TCB info: type {raw.tcb_type}, expected 0")
     modules: dict[int, ModuleIdentity] = {}
     for identity in raw.tdx_module_identities:
         if not re.fullmatch(r"TDX_[0-9A-Fa-f]{2}", identity.id):
-            _refuse(f"TCB info: module id {identity.id!r:.20}")
+            raise TcbInfoFormError(f"TCB info: module id {identity.id!r:.20}")
         version = int(identity.id[4:], 16)
         if version in modules:
-            _refuse(f"TCB info: module {identity.id} stands twice")
+            raise TcbInfoDuplicateKeyError(f"TCB info: module {identity.id} stands twice")
         modules[version] = _module(identity, identity.tcb_levels)
     return TcbInfo(
         fmspc=_hex(raw.fmspc, 6),
@@ -58,9 +66,7 @@ def parse_tcb_info(text: bytes) -> TcbInfo:
 
 def parse_qe_identity(text: bytes) -> QeIdentity:
     """Read a QE identity (v2, TD_QE), raise `TcbInfoError` if it is anything else."""
-    raw = _convert(text, _QeIdentity, "QE identity")
-    if raw.id != "TD_QE" or raw.version != 2:
-        _refuse(f"QE identity: id {raw.id!r:.20} version {raw.version}, expected TD_QE, 2")
+    raw = _convert(text, _QeIdentity, "QE identity", ("TD_QE", 2))
     return QeIdentity(
         evaluation=raw.tcb_evaluation_data_number,
         misc_select=_hex(raw.miscselect, 4),
@@ -91,6 +97,11 @@ class _IsvTcb(msgspec.Struct):
     isvsvn: _U16
 
 
+class _ModuleTcb(msgspec.Struct):
+    isvsvn: _U8
+    """A byte of TEE_TCB_SVN is what it is compared with."""
+
+
 class _PlatformTcb(msgspec.Struct):
     sgxtcbcomponents: _Components
     pcesvn: _U16
@@ -99,7 +110,7 @@ class _PlatformTcb(msgspec.Struct):
 
 class _Rated(msgspec.Struct, rename="camel"):
     tcb_date: str
-    tcb_status: TcbStatus
+    tcb_status: str
     advisory_ids: _Advisories = msgspec.field(name="advisoryIDs", default_factory=list)
 
 
@@ -111,7 +122,12 @@ class _PlatformLevel(_Rated, kw_only=True):
     tcb: _PlatformTcb
 
 
+class _ModuleLevel(_Rated, kw_only=True):
+    tcb: _ModuleTcb
+
+
 _IsvLevels = Annotated[list[_IsvLevel], msgspec.Meta(min_length=1, max_length=LEVELS_MAX)]
+_ModuleLevels = Annotated[list[_ModuleLevel], msgspec.Meta(min_length=1, max_length=LEVELS_MAX)]
 
 
 class _Module(msgspec.Struct, rename="camel"):
@@ -122,12 +138,15 @@ class _Module(msgspec.Struct, rename="camel"):
 
 class _ModuleIdentity(_Module, kw_only=True, rename="camel"):
     id: str
-    tcb_levels: _IsvLevels
+    tcb_levels: _ModuleLevels
+
+
+class _Kind(msgspec.Struct):
+    id: str
+    version: int
 
 
 class _Document(msgspec.Struct, rename="camel", kw_only=True):
-    id: str
-    version: int
     issue_date: str
     next_update: str
     tcb_evaluation_data_number: _U32
@@ -155,30 +174,32 @@ class _QeIdentity(_Document, rename="camel", kw_only=True):
 _T = TypeVar("_T")
 
 
-def _convert(text: bytes, kind: type[_T], what: str) -> _T:
+def _convert(text: bytes, form: type[_T], what: str, kind: tuple[str, int]) -> _T:
+    """Read `text` as `form`; its kind (id, version) is looked at first, since another kind has other keys."""
     try:
         tree = json.loads(text.decode(), object_pairs_hook=_unique, parse_float=_no_number, parse_constant=_no_number)
-        return msgspec.convert(tree, kind, strict=True)
+        found = msgspec.convert(tree, _Kind, strict=True)
+        if (found.id, found.version) != kind:
+            raise TcbInfoKindError(
+                f"{what}: id {found.id!r:.20} version {found.version}, expected {kind[0]}, {kind[1]}"
+            )
+        return msgspec.convert(tree, form, strict=True)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise TcbInfoError(f"{what}: {error}") from error
+        raise TcbInfoFormError(f"{what}: {error}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) != len(pairs):
-        _refuse("TCB info or QE identity: a key stands twice")
+        raise TcbInfoDuplicateKeyError("TCB info or QE identity: a key stands twice")
     return tree
 
 
 def _no_number(text: str) -> NoReturn:
-    _refuse(f"TCB info or QE identity: {text!r:.20} is not an integer")
+    raise TcbInfoFormError(f"TCB info or QE identity: {text!r:.20} is not an integer")
 
 
-def _refuse(message: str) -> NoReturn:
-    raise TcbInfoError(message)
-
-
-def _module(raw: _Module, levels: list[_IsvLevel]) -> ModuleIdentity:
+def _module(raw: _Module, levels: list[_ModuleLevel]) -> ModuleIdentity:
     return ModuleIdentity(
         mr_signer=_hex(raw.mrsigner, 48),
         attributes=_hex(raw.attributes, 8),
@@ -187,7 +208,7 @@ def _module(raw: _Module, levels: list[_IsvLevel]) -> ModuleIdentity:
     )
 
 
-def _isv_levels(raw: list[_IsvLevel]) -> tuple[IsvLevel, ...]:
+def _isv_levels(raw: Sequence[_IsvLevel | _ModuleLevel]) -> tuple[IsvLevel, ...]:
     levels = [IsvLevel(isv_svn=level.tcb.isvsvn, verdict=_verdict(level, _COMPONENT_STATUSES)) for level in raw]
     return tuple(sorted(levels, key=lambda level: level.isv_svn, reverse=True))
 
@@ -207,8 +228,12 @@ def _platform_levels(raw: list[_PlatformLevel]) -> tuple[PlatformLevel, ...]:
 
 def _verdict(raw: _Rated, allowed: frozenset[TcbStatus]) -> Verdict:
     if raw.tcb_status not in allowed:
-        _refuse(f"TCB info or QE identity: status {raw.tcb_status} is not one of {sorted(allowed)}")
-    return Verdict(status=raw.tcb_status, advisories=frozenset(raw.advisory_ids), date_s=_date(raw.tcb_date, "tcbDate"))
+        raise TcbStatusUnknownError(
+            f"TCB info or QE identity: status {raw.tcb_status!r:.60} is none of {sorted(allowed)}"
+        )
+    return Verdict(
+        status=TcbStatus(raw.tcb_status), advisories=frozenset(raw.advisory_ids), date_s=_date(raw.tcb_date, "tcbDate")
+    )
 
 
 def _validity(raw: _Document, what: str) -> Validity:
@@ -216,19 +241,21 @@ def _validity(raw: _Document, what: str) -> Validity:
         what=what,
         not_before_s=_date(raw.issue_date, "issueDate"),
         not_after_s=_date(raw.next_update, "nextUpdate"),
+        early=TcbInfoNotYetValidError,
+        late=TcbInfoExpiredError,
     )
 
 
 def _hex(text: str, length: int) -> bytes:
     if not re.fullmatch(r"[0-9A-Fa-f]*", text) or len(text) != 2 * length:
-        _refuse(f"TCB info or QE identity: {text!r:.100}: expected {length} bytes in hex")
+        raise TcbInfoFormError(f"TCB info or QE identity: {text!r:.100}: expected {length} bytes in hex")
     return bytes.fromhex(text)
 
 
 def _date(text: str, key: str) -> int:
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", text):
-        _refuse(f"TCB info or QE identity: {key}: {text!r:.40}: expected YYYY-MM-DDThh:mm:ssZ")
+        raise TcbInfoFormError(f"TCB info or QE identity: {key}: {text!r:.40}: expected YYYY-MM-DDThh:mm:ssZ")
     try:
         return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
     except ValueError as error:
-        raise TcbInfoError(f"TCB info or QE identity: {key}: {error}") from error
+        raise TcbInfoFormError(f"TCB info or QE identity: {key}: {error}") from error

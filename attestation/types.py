@@ -1,6 +1,5 @@
 """Values of the attestation package. `Quote` is parsed and not trusted; `VerifiedQuote` is authentic;
-`Appraisal` is allowed by a policy. Only `attestation.verify` makes the second, only `attestation.policy`
-the third.
+what a policy allows is an `attestation.appraisal.Appraisal`. Only `attestation.verify` makes the second.
 
 Source: Intel TDX DCAP Quoting Library API, appendix 3 (quote); Intel PCS API v4 (TCB status).
 """
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 
 QUOTE_BYTES_MAX = 16 * 1024
+HANDSHAKE_BYTES_MAX = 56 * 1024
 
 
 class TcbStatus(StrEnum):
@@ -107,6 +107,18 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProvidedQuote:
+    """What a provider gives for a challenge: a quote (at most 16 KiB) and how it is tied to the challenge.
+
+    `handshake` None: the quote's report data is the challenge. Otherwise the report data ties the quote to a
+    guest's TLS key, and the handshake (at most 56 KiB, see `attestation.handshake`) that key to the challenge.
+    """
+
+    quote: bytes
+    handshake: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PckPlatform:
     """What a PCK certificate says of its machine: identity (16, 6, 2 bytes) and its TCB."""
 
@@ -137,20 +149,3 @@ class VerifiedQuote:
     signed_digest: bytes
     collateral_digest: bytes
     verified_s: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appraisal:
-    """A quote that the policy allows from `valid_from_s` to `valid_until_s`, both included.
-
-    `measurement` names the policy's entry that matched; `ppid` identifies the machine, for a cap per machine.
-    """
-
-    verified: VerifiedQuote
-    measurement: str
-    valid_from_s: int
-    valid_until_s: int
-
-    @property
-    def ppid(self) -> bytes:
-        return self.verified.platform.ppid

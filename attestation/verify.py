@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 from attestation.certs import (
     CN_PCK,
     CN_PCK_ISSUERS,
+    PCK_CHAIN,
     Certificate,
     Validity,
     load_point,
@@ -31,14 +32,21 @@ from attestation.certs import (
 )
 from attestation.collateral import Collateral, VerifiedCollateral, verify_collateral
 from attestation.errors import (
-    CollateralMismatchError,
-    PckChainError,
+    AttestationKeyError,
+    FmspcMismatchError,
+    PceIdMismatchError,
+    PckIssuerMismatchError,
     PckRevokedError,
-    QeIdentityMismatchError,
+    QeAttributesError,
+    QeMiscSelectError,
+    QeMrSignerError,
+    QeProductError,
     QeReportDataError,
     QeReportSignatureError,
     QuoteSignatureError,
-    TdxModuleMismatchError,
+    TdxModuleAttributesError,
+    TdxModuleSignerError,
+    TdxModuleVersionError,
 )
 from attestation.pck import parse_sgx_extension
 from attestation.quote import parse_quote
@@ -75,7 +83,7 @@ def verify_pck(chain_pem: bytes, *, root: bytes) -> VerifiedPck:
         PckChainError: not exactly [PCK, PCK CA, root], or a signature does not hold.
         PckExtensionError: the SGX extension is missing or malformed.
     """
-    chain = verify_chain(chain_pem, root, [frozenset({CN_PCK}), CN_PCK_ISSUERS], PckChainError)
+    chain = verify_chain(chain_pem, root, [frozenset({CN_PCK}), CN_PCK_ISSUERS], PCK_CHAIN)
     return VerifiedPck(
         certificate=chain[0],
         issuer=chain[1],
@@ -92,7 +100,7 @@ def _verify(quote: Quote, collateral: VerifiedCollateral, pck: VerifiedPck, now:
     _require_qe_report(quote, pck)  # 6
     _require_qe_identity(quote.qe_report, qe)  # 7
     _require_module(quote.td, info)  # 8
-    attestation_key = load_point(quote.attestation_key, QuoteSignatureError)  # 9
+    attestation_key = load_point(quote.attestation_key, AttestationKeyError)  # 9
     verify_raw_signature(attestation_key, quote.signature, quote.signed, QuoteSignatureError, "quote")
     verdict = evaluate_tcb(  # 10, 11
         info, qe, pck.platform, quote.qe_report.isv_svn, quote.td.tee_tcb_svn, quote.td.tee_tcb_svn2
@@ -118,7 +126,7 @@ def _require_pck_good(pck: VerifiedPck, collateral: VerifiedCollateral, now: int
     # The list must be the one of the CA that issued this PCK; a CA renewed under the same key stays the same CA.
     same_name = pck.issuer.subject == collateral.pck_issuer.subject == collateral.pck_crl.issuer
     if not same_name or pck.issuer.key != collateral.pck_issuer.key:
-        raise CollateralMismatchError(
+        raise PckIssuerMismatchError(
             f'PCK: issued by "{pck.issuer.common_name}", revocation list of "{collateral.pck_issuer.common_name}"'
         )
     if pck.certificate.serial in collateral.pck_crl.serials:
@@ -126,11 +134,10 @@ def _require_pck_good(pck: VerifiedPck, collateral: VerifiedCollateral, now: int
 
 
 def _require_same_platform(platform: PckPlatform, info: TcbInfo) -> None:
-    if platform.fmspc != info.fmspc or platform.pce_id != info.pce_id:
-        raise CollateralMismatchError(
-            f"TCB info: of FMSPC {info.fmspc.hex()}, PCE {info.pce_id.hex()}; "
-            f"the PCK is of {platform.fmspc.hex()}, {platform.pce_id.hex()}"
-        )
+    if platform.fmspc != info.fmspc:
+        raise FmspcMismatchError(f"TCB info: of FMSPC {info.fmspc.hex()}; the PCK is of {platform.fmspc.hex()}")
+    if platform.pce_id != info.pce_id:
+        raise PceIdMismatchError(f"TCB info: of PCE {info.pce_id.hex()}; the PCK is of {platform.pce_id.hex()}")
 
 
 def _require_qe_report(quote: Quote, pck: VerifiedPck) -> None:
@@ -145,24 +152,24 @@ def _require_qe_report(quote: Quote, pck: VerifiedPck) -> None:
 
 def _require_qe_identity(report: EnclaveReport, qe: QeIdentity) -> None:
     if _masked(report.misc_select, qe.misc_select_mask) != qe.misc_select:
-        raise QeIdentityMismatchError(f"QE: MISCSELECT {report.misc_select.hex()}")
+        raise QeMiscSelectError(f"QE: MISCSELECT {report.misc_select.hex()}")
     if _masked(report.attributes, qe.attributes_mask) != qe.attributes:
-        raise QeIdentityMismatchError(f"QE: attributes {report.attributes.hex()}")
+        raise QeAttributesError(f"QE: attributes {report.attributes.hex()}")
     if report.mr_signer != qe.mr_signer:
-        raise QeIdentityMismatchError(f"QE: MRSIGNER {report.mr_signer.hex()}")
+        raise QeMrSignerError(f"QE: MRSIGNER {report.mr_signer.hex()}")
     if report.isv_prod_id != qe.isv_prod_id:
-        raise QeIdentityMismatchError(f"QE: product {report.isv_prod_id}, expected {qe.isv_prod_id}")
+        raise QeProductError(f"QE: product {report.isv_prod_id}, expected {qe.isv_prod_id}")
 
 
 def _require_module(td: TdReport, info: TcbInfo) -> None:
     module = info.module_of(td.tee_tcb_svn)
     if module is None:
-        raise TdxModuleMismatchError(f"TDX module: version {td.tee_tcb_svn[1]} is not listed in the TCB info")
+        raise TdxModuleVersionError(f"TDX module: version {td.tee_tcb_svn[1]} is not listed in the TCB info")
     if td.mr_signer_seam != module.mr_signer:
-        raise TdxModuleMismatchError(f"TDX module: MRSIGNERSEAM {td.mr_signer_seam.hex()}")
+        raise TdxModuleSignerError(f"TDX module: MRSIGNERSEAM {td.mr_signer_seam.hex()}")
     # Intel's library demands zero besides: no module attribute is defined that a production module may have.
     if _masked(td.seam_attributes, module.attributes_mask) != module.attributes or any(td.seam_attributes):
-        raise TdxModuleMismatchError(f"TDX module: SEAMATTRIBUTES {td.seam_attributes.hex()}")
+        raise TdxModuleAttributesError(f"TDX module: SEAMATTRIBUTES {td.seam_attributes.hex()}")
 
 
 def _masked(value: bytes, mask: bytes) -> bytes:

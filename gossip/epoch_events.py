@@ -37,7 +37,7 @@ class ChainView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectId:
-    """Something that peers serve by its 32-byte id: "observation", "checkpoint" or "collateral"."""
+    """Something that peers serve by its 32-byte id: "observation", "checkpoint" or "attachment"."""
 
     kind: str
     id: bytes
@@ -78,7 +78,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class DataArrived:
-    """Records or collateral came in: what waited for them is looked at again."""
+    """Records or attachments came in: what waited for them is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)

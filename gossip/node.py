@@ -7,8 +7,8 @@ received, handed over, stored and sent. Three rules are its own:
    that nothing is published whose `Persist` has not returned.
 2. A message that fails is dropped and counted by reason; it never ends a loop. A store that fails ends
    the node: what cannot be made durable must not be said.
-3. Evidence enters a log only once its collateral is here. So whoever names a head can serve what the tally
-   of it needs, and collateral that nobody has delays its owner's log alone.
+3. Evidence enters a log only once all that it names (collateral, GPU evidence, a handshake) is here. So
+   whoever names a head can serve what the tally of it needs, and what nobody has delays its owner's log alone.
 
 Elsewhere: asking peers (`gossip.pull`), answering them (`gossip.serve`), the network (`gossip.transport`).
 
@@ -84,8 +84,10 @@ class Node:
         self.machine = EpochClose(key, pool, policy=policy, base=base, logs=self.logs, verdict=verdict)
         self.wanted = trio.Event()
         """Set when `all_wanted` is not empty: `gossip.pull` fetches what it names."""
-        self._collateral_wanted: dict[bytes, bytes] = {}
-        """By node key: the collateral for which its next record waits."""
+        self._attachments_wanted: dict[bytes, frozenset[bytes]] = {}
+        """By node key: the digests for which its next record waits."""
+        self.on_evidence: Callable[[Record], None] = lambda record: None
+        """Told of every evidence record that is placed, once."""
         self.on_settled: Callable[[Settlement], None] = lambda settlement: None
         """Told of every settlement that landed, once."""
         self.drops: Counter[str] = Counter()
@@ -157,28 +159,30 @@ class Node:
                 self.drop("record", error)
         self.verified += len(fresh)
         async with self._turn:
-            return await self._place([record for record in fresh if await self._has_collateral(record)])
+            return await self._place([record for record in fresh if await self._has_attachments(record)])
 
-    async def _has_collateral(self, record: Record) -> bool:
-        """Whether the record may be placed: evidence waits for its collateral (rule 3)."""
+    async def _has_attachments(self, record: Record) -> bool:
+        """Whether the record may be placed: evidence waits for all that it names (rule 3)."""
         if not isinstance(record.body, EvidenceBody):
             return True
-        digest = record.body.collateral_digest
-        if await self._blocking(self.store.collateral, digest) is not None:
-            return True
-        self._collateral_wanted[record.node_key] = digest
-        self.wanted.set()
-        return False
+        named = record.body.attachments
+        missing = frozenset([d for d in named if await self._blocking(self.store.attachment, d) is None])
+        if missing:
+            self._attachments_wanted[record.node_key] = missing
+            self.wanted.set()
+        return not missing
 
     @property
     def all_wanted(self) -> frozenset[object]:
-        """What to fetch from peers: for the machine's decisions, and the collateral of new evidence."""
-        return self.machine.wanted | {ObjectId(kind="collateral", id=d) for d in self._collateral_wanted.values()}
+        """What to fetch from peers: for the machine's decisions, and what new evidence names."""
+        wanted = frozenset().union(*self._attachments_wanted.values())
+        return self.machine.wanted | {ObjectId(kind="attachment", id=digest) for digest in wanted}
 
-    async def take_collateral(self, digest: bytes, body: bytes) -> None:
-        """Keep collateral (whose digest was checked); evidence that waited for it may be placed from now on."""
-        await self._blocking(self.store.keep_collateral, digest, body)
-        self._collateral_wanted = {k: d for k, d in self._collateral_wanted.items() if d != digest}
+    async def take_attachment(self, digest: bytes, body: bytes) -> None:
+        """Keep an attachment (whose digest was checked); evidence that waited for it may be placed from now on."""
+        await self._blocking(self.store.keep_attachment, digest, body)
+        waiting = {key: wanted - {digest} for key, wanted in self._attachments_wanted.items()}
+        self._attachments_wanted = {key: wanted for key, wanted in waiting.items() if wanted}
         await self.handle(DataArrived())
 
     async def _place(self, records: Sequence[Record]) -> Counter[Placement]:
@@ -194,6 +198,8 @@ class Node:
             self.placed[placement.value] += 1
             if placement in (Placement.EXTENDED, Placement.FORKED):
                 kept.append(record)
+                if isinstance(record.body, EvidenceBody):
+                    self.on_evidence(record)
                 self.witness.hear(record.node_key, self.now_s())
         if kept:
             await self._blocking(self.store.append, kept)

@@ -56,6 +56,8 @@ class Work(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Granularity of witnessed uptime."""
     witness_carry_s: int
     """Witnessed but not yet credited uptime of at most this length covers late records."""
+    machine_nodes_max: int
+    """So many nodes may earn on one machine: what a key that was taken out of one machine is worth at most."""
 
 
 class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,7 +109,7 @@ def parse_policy(text: str) -> PoolPolicy:
     try:
         tree = tomllib.loads(text)
         document = msgspec.convert(tree, _Document, strict=True)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:  # also a number of too many digits
         raise InvalidPolicyError(f"policy: {error}") from error
     _require_ranges(document)
     return PoolPolicy(
@@ -131,6 +133,7 @@ def _require_ranges(document: _Document) -> None:
         ("work.tokens_per_s_max", work.tokens_per_s_max, 1, 1 << 32),
         ("work.witness_bucket_s", work.witness_bucket_s, 1, 3_600),
         ("work.witness_carry_s", work.witness_carry_s, 0, 1 << 31),
+        ("work.machine_nodes_max", work.machine_nodes_max, 1, 1024),
         ("score.tokens", score.tokens, 0, 1000),
         ("score.uptime", score.uptime, 0, 1000),
         ("score.tasks", score.tasks, 0, 1000),

@@ -29,7 +29,7 @@ from gossip.errors import InvalidMessageError, OwnForkError, PeerMisbehavedError
 from gossip.log_chain import GENESIS, Head, Placement, RecordRange
 from gossip.messages import Observation, parse_observation
 from gossip.node import Node
-from gossip.records import parse_record
+from gossip.records import ATTACHMENT_BYTES_MAX, parse_record
 from gossip.settlement import verify_checkpoint
 from gossip.sync import CloseRequest, ObjectRequest, RecordsRequest, Request, WatermarksRequest
 from gossip.wire import ATTEST, PROPOSAL
@@ -173,9 +173,9 @@ class Puller:
                 settlement = await trio.to_thread.run_sync(verify_checkpoint, data, wanted.id)
                 await node.handle(CheckpointArrived(settlement))
             case _:
-                if hashlib.sha256(data).digest() != wanted.id:
-                    raise InvalidMessageError("object: not the collateral that was asked for")
-                await node.take_collateral(wanted.id, data)
+                if len(data) > ATTACHMENT_BYTES_MAX or hashlib.sha256(data).digest() != wanted.id:
+                    raise InvalidMessageError("object: not the attachment that was asked for")
+                await node.take_attachment(wanted.id, data)
                 await self.sync(peer)  # the records that waited for it
 
     async def _every(self, interval_s: float, pull: Callable[[bytes], Awaitable[object]]) -> None:

@@ -25,7 +25,8 @@ from gossip.errors import InvalidMessageError
 TAG = "gpupool/record/1"
 RECORD_BYTES_MAX = 32 * 1024
 QUOTE_BYTES_MAX = 16 * 1024
-GPU_REPORT_BYTES_MAX = 12 * 1024
+ATTACHMENT_BYTES_MAX = 256 * 1024
+"""What evidence names by its hash: collateral is the largest."""
 COUNTERS_MAX = 16
 
 
@@ -55,14 +56,24 @@ class PoolId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceBody:
-    """A TDX quote, bound by its report data to the node key and to an anchor block; optional GPU report."""
+    """A TDX quote, bound to the node key and to an anchor block, and what belongs to it by SHA-256.
+
+    The attachments (collateral, GPU evidence, handshake with a guest) are larger than a record may be, and many
+    records name the same collateral: they travel by themselves.
+    """
 
     quote: bytes
-    gpu_report: bytes | None
     collateral_digest: bytes
+    gpu_digest: bytes | None
+    handshake_digest: bytes | None
     anchor_seqno: int
     anchor_root_hash: bytes
     anchor_time_s: int
+
+    @property
+    def attachments(self) -> tuple[bytes, ...]:
+        """The digests of all that the verdict on this evidence needs besides."""
+        return tuple(d for d in (self.collateral_digest, self.gpu_digest, self.handshake_digest) if d is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +206,8 @@ def _write_body(body: Body) -> tuple[int, Value]:
     match body:
         case EvidenceBody():
             anchor = (body.anchor_seqno, body.anchor_root_hash, body.anchor_time_s)
-            return Kind.EVIDENCE.value, (body.quote, body.gpu_report, body.collateral_digest, anchor)
+            attached = (body.collateral_digest, body.gpu_digest, body.handshake_digest)
+            return Kind.EVIDENCE.value, (body.quote, attached, anchor)
         case WorkBody():
             work: Value = (
                 body.start_s,
@@ -234,12 +246,14 @@ def _read_body(kind: int, body: Value) -> Body:
 
 
 def _read_evidence(body: Value) -> EvidenceBody:
-    quote, gpu_report, collateral, anchor = codec.as_array(body, "evidence", 4)
+    quote, attached, anchor = codec.as_array(body, "evidence", 3)
+    collateral, gpu, handshake = codec.as_array(attached, "attached", 3)
     seqno, root_hash, time_s = codec.as_array(anchor, "anchor", 3)
     return EvidenceBody(
         quote=codec.as_bytes(quote, "quote", length_max=QUOTE_BYTES_MAX),
-        gpu_report=codec.as_optional_bytes(gpu_report, "gpu_report", length_max=GPU_REPORT_BYTES_MAX),
         collateral_digest=codec.as_bytes(collateral, "collateral_digest", 32),
+        gpu_digest=codec.as_optional_bytes(gpu, "gpu_digest", 32),
+        handshake_digest=codec.as_optional_bytes(handshake, "handshake_digest", 32),
         anchor_seqno=codec.as_uint(seqno, "anchor_seqno", 32),
         anchor_root_hash=codec.as_bytes(root_hash, "anchor_root_hash", 32),
         anchor_time_s=codec.as_uint(time_s, "anchor_time_s", 32),

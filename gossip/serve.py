@@ -39,7 +39,7 @@ async def serve(node: Node, peer: bytes, request: bytes) -> bytes:
             find = {
                 "observation": node.store.observation,
                 "checkpoint": node.store.checkpoint,
-                "collateral": node.store.collateral,
+                "attachment": node.store.attachment,
             }[wanted.kind]
             return sync.encode_object(await trio.to_thread.run_sync(find, wanted.id))
         case CloseRequest(epoch):

@@ -34,11 +34,13 @@ EVIDENCE_KEPT_MAX = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceWindow:
-    """A piece of evidence that was found valid: the hash of its record, and from when until when it holds."""
+    """Evidence that was found valid: its record's hash, from when until when it holds, and which machine it is of."""
 
     record: bytes
     from_s: int
     until_s: int
+    machine: bytes
+    """32 bytes; equal for all nodes on one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ def _write_readings(readings: Mapping[bytes, Reading]) -> codec.Value:
             reading.credited_s,
             reading.worker_tokens,
             reading.dead,
-            tuple((window.record, window.from_s, window.until_s) for window in reading.evidence),
+            tuple((window.record, window.from_s, window.until_s, window.machine) for window in reading.evidence),
         )
         for node_key, reading in sorted(readings.items())
     )
@@ -181,11 +183,12 @@ def _read_readings(value: codec.Value) -> dict[bytes, Reading]:
 
 
 def _read_window(value: codec.Value) -> EvidenceWindow:
-    record, from_s, until_s = codec.as_array(value, "window", 3)
+    record, from_s, until_s, machine = codec.as_array(value, "window", 4)
     return EvidenceWindow(
         record=codec.as_bytes(record, "record", 32),
         from_s=codec.as_uint(from_s, "from_s", 33),
         until_s=codec.as_uint(until_s, "until_s", 33),
+        machine=codec.as_bytes(machine, "machine", 32),
     )
 
 

@@ -46,10 +46,10 @@ class Store(Protocol):
     def checkpoint(self, payload_hash: bytes) -> bytes | None:
         """Bytes of the checkpoint whose payload has this hash."""
 
-    def keep_collateral(self, digest: bytes, body: bytes) -> None:
-        """Keep attestation collateral by its digest."""
+    def keep_attachment(self, digest: bytes, body: bytes) -> None:
+        """Keep what evidence names (collateral, GPU evidence, a handshake) by its SHA-256."""
 
-    def collateral(self, digest: bytes) -> bytes | None:
+    def attachment(self, digest: bytes) -> bytes | None:
         """Collateral of this digest."""
 
     def keep_witness(self, seconds: Mapping[bytes, int]) -> None:

@@ -35,7 +35,7 @@ RANGES_MAX = 256
 RECORDS_MAX = 2_000
 MESSAGES_MAX = 2_000
 
-OBJECT_KINDS = ("observation", "checkpoint", "collateral")
+OBJECT_KINDS = ("observation", "checkpoint", "attachment")
 
 
 @dataclass(frozen=True, slots=True)

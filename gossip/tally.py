@@ -11,7 +11,9 @@ same frame, base, cut and records compute the same settlement, bit by bit; an au
 3. tokens: the policy's units only, at most its rate x uptime.
 4. amount = floor(pot x score / sum of scores), added to what the base says was earned.
 5. Everyone who ever earned keeps a leaf, registered or not: the contract pays from the latest root.
-6. Whoever is suspended or inactive when the epoch is finalized earns nothing in it: what they did up to the
+6. At most `machine_nodes_max` participants count on one machine: first those whose evidence of it was settled
+   before, then those whose evidence began first, then by address. The evidence of all others on it is void.
+7. Whoever is suspended or inactive when the epoch is finalized earns nothing in it: what they did up to the
    cut lapses, it is not postponed. Whoever is withdrawing still has a stake to lose, and still earns.
 
 Elsewhere: which records count (`gossip.cut`), how figures become scores (`gossip.score`), whether a quote
@@ -36,14 +38,24 @@ from gossip.score import Figures, quality, weighted_scores
 from gossip.settlement import EVIDENCE_KEPT_MAX, Base, EvidenceWindow, Reading, Settlement, cut_root, totals_root
 
 BARRED = frozenset({ParticipantStatus.SUSPENDED, ParticipantStatus.INACTIVE})
-"""Who earns nothing (rule 6)."""
+"""Who earns nothing (rule 7)."""
 
 _UINT32_MAX = (1 << 32) - 1
 
-Verdict = Callable[[PoolPolicy, bytes, EvidenceBody], tuple[int, int] | None]
-"""(the epoch's policy, node key, evidence) -> (from_s, until_s) in which it holds, or None if it is refused.
 
-Raises DataUnavailableError when the collateral is not here yet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """Evidence that the policy allows from `from_s` to `until_s`, for a node on `machine` (32 bytes)."""
+
+    from_s: int
+    until_s: int
+    machine: bytes
+
+
+Verdict = Callable[[PoolPolicy, bytes, EvidenceBody], Approval | None]
+"""(the epoch's policy, node key, evidence) -> in which time it holds, or None if it is refused.
+
+Raises DataUnavailableError when something that the evidence names is not here yet.
 """
 
 
@@ -65,7 +77,7 @@ def settle(
     """Compute the settlement that follows from these observations: the one function that all must agree on.
 
     Raises:
-        DataUnavailableError: records or collateral are missing; `missing` names them.
+        DataUnavailableError: records or attachments are missing; `missing` names them.
         InvalidMessageError: an observation does not fit the base.
     """
     return tally(frame, base, compute_cut(frame.operators, base, observations, logs), logs, verdict)
@@ -75,19 +87,24 @@ def tally(frame: EpochFrame, base: Base, cut: Mapping[bytes, CutPoint], logs: Lo
     """Compute the settlement of a cut.
 
     Raises:
-        DataUnavailableError: records or collateral are missing; `missing` names them.
+        DataUnavailableError: records or attachments are missing; `missing` names them.
     """
     participants = sorted(frame.participants, key=lambda p: p.address)
     readings = dict(base.readings)
+    records_of: dict[bytes, list[Record]] = {}
+    for node_key in (p.node_key for p in participants if p.node_key in cut):
+        records = records_of[node_key] = [*logs[node_key].chain(cut[node_key].head)][::-1]
+        judge = functools.partial(verdict, frame.policy, node_key)
+        readings[node_key] = _advance(base.reading(node_key), cut[node_key], records, judge)
+    _share_machines(readings, base, participants, frame.policy.work.machine_nodes_max)
     figures = []
     for participant in participants:
         point = cut.get(participant.node_key)
         if point is None:
             figures.append(Figures(reputation=participant.reputation))
             continue
-        before = base.reading(participant.node_key)
-        records = [*logs[participant.node_key].chain(point.head)][::-1]
-        after = _advance(before, point, records, functools.partial(verdict, frame.policy, participant.node_key))
+        before, after = base.reading(participant.node_key), readings[participant.node_key]
+        records = records_of[participant.node_key]
         if participant.status in BARRED:
             figure, credited_s = Figures(reputation=participant.reputation), point.witnessed_s
         else:
@@ -118,7 +135,7 @@ def _advance(
     before: Reading,
     point: CutPoint,
     records: Sequence[Record],
-    verdict: Callable[[EvidenceBody], tuple[int, int] | None],
+    verdict: Callable[[EvidenceBody], Approval | None],
 ) -> Reading:
     """The reading after `records`: its evidence windows are those of the base and of the new evidence."""
     windows = list(before.evidence)
@@ -127,9 +144,13 @@ def _advance(
         if isinstance(record.body, WorkBody):
             work_end_s = record.body.end_s
         elif isinstance(record.body, EvidenceBody):
-            span = verdict(record.body)
-            if span is not None:
-                windows.append(EvidenceWindow(record=record.hash, from_s=span[0], until_s=span[1]))
+            found = verdict(record.body)
+            if found is not None:
+                windows.append(
+                    EvidenceWindow(
+                        record=record.hash, from_s=found.from_s, until_s=found.until_s, machine=found.machine
+                    )
+                )
     return Reading(
         head=point.head,
         work_end_s=work_end_s,
@@ -138,6 +159,29 @@ def _advance(
         dead=point.dead or (bool(records) and isinstance(records[-1].body, CloseBody)),
         evidence=tuple(windows),
     )
+
+
+def _share_machines(
+    readings: dict[bytes, Reading], base: Base, participants: Sequence[Participant], nodes_max: int
+) -> None:
+    """Void the evidence of those for whom there is no room on its machine (rule 6).
+
+    Who was barred in this epoch takes no room. Evidence is renewed before it expires, so whoever holds a place
+    keeps it: an anchor of long ago, which anybody can name, wins nothing against what was settled before.
+    """
+    claims: dict[bytes, dict[bytes, tuple[bool, int, Address]]] = {}
+    for participant in participants:
+        if participant.status in BARRED:
+            continue
+        settled = {window.record for window in base.reading(participant.node_key).evidence}
+        for window in readings.get(participant.node_key, Reading()).evidence:
+            claim = (window.record not in settled, window.from_s, participant.address)
+            on_machine = claims.setdefault(window.machine, {})
+            on_machine[participant.node_key] = min(claim, on_machine.get(participant.node_key, claim))
+    for machine, on_machine in claims.items():
+        for node_key in sorted(on_machine, key=on_machine.__getitem__)[nodes_max:]:
+            kept = tuple(window for window in readings[node_key].evidence if window.machine != machine)
+            readings[node_key] = replace(readings[node_key], evidence=kept)
 
 
 def _forget_expired(reading: Reading) -> Reading:

@@ -81,6 +81,7 @@ def write_policy(path: Path, epoch_s: int) -> str:
             "tokens_per_s_max": 100_000,
             "witness_bucket_s": 5,
             "witness_carry_s": 86_400,
+            "machine_nodes_max": 1,
         },
         "score": {"strategy": "weighted", "tokens": 500, "uptime": 200, "tasks": 200, "quality": 100},
         "quality": {"latency_p95_target_ms": 5_000, "failure_max_per_mille": 100},
@@ -103,8 +104,7 @@ def write_config(
             policy_file=str(policy),
             liteservers=[(server.host, server.port, base64.b64encode(server.public_key).decode())],
             engine_url=engine_url,
-            software_dir="platform",
-            software_root_file=str(root),
+            attestation={"provider": "software", "software_dir": "platform", "software_root_file": str(root)},
             listen=[f"/ip4/127.0.0.1/tcp/{seat.p2p_port}"],
             peers=[
                 Peer(node_key=other.node_key.public.hex(), addresses=[f"/ip4/127.0.0.1/tcp/{other.p2p_port}"])

@@ -43,7 +43,7 @@ from attestation.providers.software_builders import (
     sign,
     vouch,
 )
-from attestation.types import PckPlatform, TdAttribute, TdReport
+from attestation.types import PckPlatform, ProvidedQuote, TdAttribute, TdReport
 
 LIFETIME_S = 3650 * 86_400
 _SKEW_S = 86_400
@@ -167,7 +167,7 @@ class SoftwareRoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftwarePlatform:
-    """One machine under a `SoftwareRoot`; a `QuoteProvider`."""
+    """One machine under a `SoftwareRoot`; a `QuoteProvider` and a `CollateralProvider`."""
 
     root: bytes
     """DER of the root certificate."""
@@ -223,22 +223,28 @@ class SoftwarePlatform:
             _collateral=_read_collateral(directory),
         )
 
-    async def quote(self, report_data: bytes) -> bytes:
-        """Return a quote v4 over `report_data` (64 bytes) for a TD of `SOFTWARE_TD`."""
+    async def quote(self, challenge: bytes) -> ProvidedQuote:
+        """Return a quote v4 over `challenge` (64 bytes) for a TD of `SOFTWARE_TD`."""
         await trio.lowlevel.checkpoint()
-        if len(report_data) != 64:
-            raise SoftwarePlatformError(f"report data: {len(report_data)} bytes, expected 64")
-        return build_quote(
-            build_header() + build_td_report(replace(SOFTWARE_TD, report_data=report_data)),
+        if len(challenge) != 64:
+            raise SoftwarePlatformError(f"challenge: {len(challenge)} bytes, expected 64")
+        quote = build_quote(
+            build_header() + build_td_report(replace(SOFTWARE_TD, report_data=challenge)),
             attestation_key=self.attestation_key,
             qe_report=software_qe_report(vouch(self.attestation_key, _QE_AUTH_DATA)),
             pck_key=self.pck_key,
             pck_chain=self.pck_chain,
             qe_auth_data=_QE_AUTH_DATA,
         )
+        return ProvidedQuote(quote=quote)
 
-    async def collateral(self) -> Collateral:
-        """Return the root's collateral."""
+    @property
+    def error(self) -> None:
+        """Its collateral is always there."""
+        return
+
+    async def collateral(self, raw_quote: bytes, now_s: int) -> Collateral:
+        """Return the root's collateral, which fits every quote under it at any time."""
         await trio.lowlevel.checkpoint()
         return self._collateral
 

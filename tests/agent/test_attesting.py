@@ -1,93 +1,27 @@
-"""Verdicts on evidence: what is missing is named, what is refused stays refused, anchors are the chain's word."""
+"""Own evidence: made, judged as everybody will judge it, published, renewed in time; an alarm when it cannot be."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from pool_fixture import policy
+import trio
+from attesting_scene import AGE_S, NODE_KEY, NOW_S, Scene, without_threads
+from gpu_forge import GpuForge
 
-from agent.attesting import Attesting, OwnEvidence
-from agent.journal import create_journal, open_journal
-from agent.metrics import Metrics
-from agent.policies import Policies
-from attestation.binding import report_data
-from attestation.policy import AttestationPolicy
-from attestation.providers.software import SOFTWARE_MEASUREMENT, SoftwarePlatform, SoftwareRoot
-from contracts.chain import Block
-from contracts.errors import ChainUnavailableError
-from gossip.epoch_events import Anchor, ObjectId
-from gossip.errors import DataUnavailableError
-from gossip.policy import PoolPolicy
-from gossip.records import EvidenceBody, PoolId
+from agent.attesting import CHECK_INTERVAL_S, OwnEvidence
+from attestation.errors import TsmMissingError
+from attestation.gpu import encode_gpu_evidence
+from attestation.types import ProvidedQuote
+from gossip.node import Node
+from gossip.records import EvidenceBody
 
-NOW_S = 1_800_000_000
-POOL = PoolId(-217, b"p" * 32)
-NODE_KEY = b"k" * 32
-AGE_S = 600
+__all__ = ["without_threads"]
 
-
-class FakeChain:
-    """A chain of blocks 1..10, one second apart; block 10 is the head."""
-
-    def __init__(self) -> None:
-        self.is_up = True
-
-    def block(self, seqno: int) -> Block:
-        return Block(seqno=seqno, root_hash=bytes([seqno]) * 32, file_hash=bytes(32), time_s=NOW_S - 10 + seqno)
-
-    async def head(self) -> Block:
-        if not self.is_up:
-            raise ChainUnavailableError("down")
-        return self.block(10)
-
-    async def block_by_seqno(self, seqno: int) -> Block:
-        return self.block(seqno)
-
-
-class Scene:
-    def __init__(self, directory: Path) -> None:
-        path = directory / "journal.sqlite"
-        create_journal(path, node_key=NODE_KEY, pool=POOL)
-        self.journal = open_journal(path, node_key=NODE_KEY, pool=POOL)
-        root = SoftwareRoot.create(directory / "root", now_s=NOW_S)
-        self.platform = SoftwarePlatform.create(directory / "machine", root=root)
-        self.policy, self.next_policy = attestation_policy(AGE_S), attestation_policy(2 * AGE_S)
-        self.policies = Policies(self.policy, self.next_policy)
-        self.attesting = Attesting(
-            POOL, self.policies, root.certificate, self.platform, self.journal, Metrics(version="0", process=False)
-        )
-        self.chain = FakeChain()
-
-    async def evidence(self, anchor: Block, node_key: bytes = NODE_KEY) -> EvidenceBody:
-        quote = await self.platform.quote(report_data(POOL.network, POOL.account, node_key, anchor.root_hash))
-        collateral = await self.platform.collateral()
-        return EvidenceBody(
-            quote=quote,
-            gpu_report=None,
-            collateral_digest=collateral.digest,
-            anchor_seqno=anchor.seqno,
-            anchor_root_hash=anchor.root_hash,
-            anchor_time_s=anchor.time_s,
-        )
-
-    async def keep_collateral(self) -> None:
-        collateral = await self.platform.collateral()
-        self.journal.keep_collateral(collateral.digest, collateral.to_json())
-
-    async def confirm(self, body: EvidenceBody) -> None:
-        await self.attesting._confirm(self.chain, anchor_of(body))
-
-
-def attestation_policy(age_s: int) -> PoolPolicy:
-    rules = AttestationPolicy(measurements=(SOFTWARE_MEASUREMENT,), evidence_age_max_s=age_s)
-    return replace(policy(), attestation=rules.to_mapping(), hash=hashlib.sha256(b"%d" % age_s).digest())
-
-
-def anchor_of(body: EvidenceBody) -> Anchor:
-    return Anchor(seqno=body.anchor_seqno, root_hash=body.anchor_root_hash, time_s=body.anchor_time_s)
+pytestmark = pytest.mark.usefixtures("without_threads")
 
 
 @pytest.fixture
@@ -95,75 +29,110 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-async def test_good_evidence_holds_from_its_anchor_for_the_policys_age(scene: Scene) -> None:
-    body = await scene.evidence(scene.chain.block(7))
-    await scene.keep_collateral()
-    await scene.confirm(body)
-    assert scene.attesting.verdict(scene.policy, NODE_KEY, body) == (body.anchor_time_s, body.anchor_time_s + AGE_S)
+@asynccontextmanager
+async def renewing(scene: Scene) -> AsyncIterator[Node]:
+    """The host at work; `later` lets its time pass."""
+    node = scene.node()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scene.attesting.renew, node, scene.chain)
+        nursery.start_soon(scene.verdicts.examine, node, scene.chain)
+        yield node
+        nursery.cancel_scope.cancel()
 
 
-async def test_each_policy_judges_the_same_evidence_by_its_own_rules(scene: Scene) -> None:
-    body = await scene.evidence(scene.chain.block(7))
-    await scene.keep_collateral()
-    await scene.confirm(body)
-    assert scene.attesting.verdict(scene.policy, NODE_KEY, body) == (body.anchor_time_s, body.anchor_time_s + AGE_S)
-    assert scene.attesting.verdict(scene.next_policy, NODE_KEY, body) == (
-        body.anchor_time_s,
-        body.anchor_time_s + 2 * AGE_S,
-    )
+async def later(scene: Scene, seconds: int = 0) -> None:
+    scene.now_s += seconds
+    scene.chain.head_seqno += seconds
+    await trio.sleep(2 * CHECK_INTERVAL_S)
 
 
-async def test_what_is_missing_is_named_anchor_first_then_collateral(scene: Scene) -> None:
-    body = await scene.evidence(scene.chain.block(7))
-    with pytest.raises(DataUnavailableError) as missing:
-        scene.attesting.verdict(scene.policy, NODE_KEY, body)
-    assert missing.value.missing == {anchor_of(body)}
-    await scene.confirm(body)
-    with pytest.raises(DataUnavailableError) as missing:
-        scene.attesting.verdict(scene.policy, NODE_KEY, body)
-    assert missing.value.missing == {ObjectId(kind="collateral", id=body.collateral_digest)}
+def published(node: Node) -> list[EvidenceBody]:
+    log = node.logs[node.key.public]
+    return [record.body for record in reversed(list(log.chain(log.head)))]
 
 
-async def test_evidence_of_another_key_is_refused_and_the_reason_shown(scene: Scene) -> None:
-    body = await scene.evidence(scene.chain.block(7))
-    await scene.keep_collateral()
-    await scene.confirm(body)
-    other = b"o" * 32
-    assert scene.attesting.verdict(scene.policy, other, body) is None
-    assert other.hex() in scene.attesting.status(NOW_S)["refused"]
+async def test_evidence_is_published_and_renewed_when_two_thirds_of_its_time_are_over(
+    scene: Scene, autojump_clock: object
+) -> None:
+    async with renewing(scene) as node:
+        await scene.attesting.proven.wait()
+        await later(scene, 2 * AGE_S // 3 - 1)
+        assert len(published(node)) == 1
+        await later(scene, 1)
+        assert [body.anchor_time_s for body in published(node)] == [NOW_S, NOW_S + 2 * AGE_S // 3]
+        assert scene.attesting.covering(NOW_S, NOW_S + 1) != scene.attesting.covering(scene.now_s, scene.now_s + 1)
+        status = scene.attesting.status(NODE_KEY, scene.now_s)
+    assert (status["valid"], status["error"], status["alarm"], status["peers"]) == (True, None, None, {})
+    assert status["own"]["measurement"] == "software"
 
 
-@pytest.mark.parametrize(
-    "change", [{"anchor_root_hash": b"x" * 32}, {"anchor_time_s": NOW_S - 100}, {"anchor_seqno": 6}]
-)
-async def test_an_anchor_that_is_not_that_block_is_refused(scene: Scene, change: dict[str, object]) -> None:
-    body = replace(await scene.evidence(scene.chain.block(7)), **change)
-    await scene.keep_collateral()
-    await scene.confirm(body)
-    assert scene.attesting.verdict(scene.policy, NODE_KEY, body) is None
+async def test_a_failure_raises_the_alarm_before_evidence_runs_out(tmp_path: Path, autojump_clock: object) -> None:
+    scene = Scene(tmp_path, quotes=(quotes := Quotes()))
+    quotes.platform = scene.platform
+    async with renewing(scene):
+        await later(scene)
+        alarm = scene.attesting.alarm(scene.now_s)
+        assert alarm is not None
+        assert "work earns nothing: no TDX here" in alarm
+        assert TsmMissingError.remedy in alarm
+        assert not scene.attesting.proven.is_set()
+        quotes.is_broken = False
+        await later(scene)
+        assert scene.attesting.alarm(scene.now_s) is None
+        quotes.is_broken = True
+        await later(scene, 2 * AGE_S // 3)
+        assert f"work counts for {AGE_S // 3} s more" in str(scene.attesting.alarm(scene.now_s))
+        assert scene.attesting.is_valid(scene.now_s)
+        assert scene.metrics.registry.get_sample_value("gpupool_evidence_failing") == 1
+        await later(scene, AGE_S)
+        assert not scene.attesting.is_valid(scene.now_s)
+        assert "work earns nothing" in str(scene.attesting.alarm(scene.now_s))
 
 
-async def test_a_number_above_the_head_at_an_earlier_time_cannot_exist(scene: Scene) -> None:
-    body = replace(await scene.evidence(scene.chain.block(7)), anchor_seqno=99)
-    await scene.confirm(body)
-    assert scene.attesting.verdict(scene.policy, NODE_KEY, body) is None
+async def test_evidence_that_the_pool_would_refuse_is_not_published(tmp_path: Path, autojump_clock: object) -> None:
+    forge = GpuForge.new()
+
+    async def collect(nonce: bytes) -> bytes:
+        return encode_gpu_evidence([forge.gpu()])
+
+    scene = Scene(tmp_path, gpus=collect)
+    async with renewing(scene) as node:
+        await later(scene)
+        assert published(node) == []
+        assert "made for nonce" in str(scene.attesting.alarm(scene.now_s))
 
 
-async def test_a_number_above_the_head_at_a_later_time_is_asked_for_again(scene: Scene) -> None:
-    body = replace(await scene.evidence(scene.chain.block(7)), anchor_seqno=11, anchor_time_s=NOW_S + 3)
-    with pytest.raises(ChainUnavailableError):
-        await scene.confirm(body)
-    with pytest.raises(DataUnavailableError):
-        scene.attesting.verdict(scene.policy, NODE_KEY, body)
+async def test_what_the_record_names_is_kept_for_peers(scene: Scene, autojump_clock: object) -> None:
+    async with renewing(scene) as node:
+        await scene.attesting.proven.wait()
+        (body,) = published(node)
+    for digest in body.attachments:
+        stored = scene.journal.attachment(digest)
+        assert stored is not None
+        assert hashlib.sha256(stored).digest() == digest
 
 
-async def test_an_anchor_is_not_judged_while_the_chain_is_away(scene: Scene) -> None:
-    body = await scene.evidence(scene.chain.block(7))
-    scene.chain.is_up = False
-    with pytest.raises(ChainUnavailableError):
-        await scene.confirm(body)
-    with pytest.raises(DataUnavailableError):
-        scene.attesting.verdict(scene.policy, NODE_KEY, body)
+async def test_after_a_start_the_evidence_of_the_log_is_used(scene: Scene, autojump_clock: object) -> None:
+    async with renewing(scene) as node:
+        await scene.attesting.proven.wait()
+        head = node.logs[NODE_KEY].head
+    scene.start()
+    async with renewing(scene) as node:
+        await scene.attesting.proven.wait()
+        assert node.logs[NODE_KEY].head == head
+        assert scene.attesting.covering(NOW_S, NOW_S + 1) == head.hash
+
+
+class Quotes:
+    """A TDX machine that comes and goes."""
+
+    is_broken = True
+    platform: object
+
+    async def quote(self, challenge: bytes) -> ProvidedQuote:
+        if self.is_broken:
+            raise TsmMissingError("no TDX here")
+        return await self.platform.quote(challenge)  # type: ignore[attr-defined]
 
 
 def test_own_evidence_is_due_at_two_thirds_of_its_time_and_at_once_under_another_policy(scene: Scene) -> None:

@@ -35,8 +35,7 @@ def made_agent(folder: Path, web_port: int = 0) -> Config:
         policy_file="policy.toml",
         liteservers=[("127.0.0.1", 4924, KEY_BASE64)],
         engine_url="http://127.0.0.1:8000/metrics",
-        software_dir="platform",
-        software_root_file="root.der",
+        attestation={"provider": "software", "software_dir": "platform", "software_root_file": "root.der"},
         web_port=web_port,
     )
     return init_agent(folder, answers).config

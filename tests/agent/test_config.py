@@ -158,7 +158,14 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("p2p.peers.0.addresses", ["x"], r"p2p.peers\[0\].addresses\[0\]", "a multiaddr like /ip4/"),
         # the software platform proves nothing on a public network
         ("pool.network", "mainnet", "attestation.provider", "development networks only, not on mainnet"),
-        ("pool.network", "testnet", "attestation.provider", "hardware are not there yet"),
+        ("attestation.provider", "tpm", "attestation.provider", "invalid enum value"),
+        ("attestation.provider", "cocoon", "attestation.guest_address", "HOST:PORT"),
+        ("attestation", {"provider": "cocoon", "guest_address": "here"}, "attestation.guest_address", "HOST:PORT"),
+        ("attestation", {"provider": "software"}, "attestation.software_dir", "the folder"),
+        ("attestation.software_root_file", ..., "attestation.software_root_file", "its root certificate"),
+        ("attestation.pccs_url", "http://127.0.0.1", "attestation.pccs_url", "https://"),
+        ("attestation.pccs_ca_file", "ca.pem", "attestation.pccs_ca_file", "pccs_url besides"),
+        ("pool.network", "testnet", "attestation.provider", "inside a TDX guest"),
         ("pool.network", -239, "attestation.provider", "development networks only"),
         ("pool.network", -3, "attestation.provider", "development networks only"),
         ("chain.trust_level", 3, "chain.trust_level", "1 or 2"),
@@ -235,3 +242,27 @@ def test_secrets_have_no_place_in_it(tmp_path: Path) -> None:
     for key in ("identity.node_key", "wallet.mnemonic", "wallet.secret"):
         with pytest.raises(ConfigError, match="unknown field"):
             load_config(write(tmp_path, changed(key, "secret words")))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"provider": "configfs"},
+        {"provider": "configfs", "gpu": True, "collateral_update": "early"},
+        {"provider": "cocoon", "guest_address": "127.0.0.1:12001"},
+        {"provider": "cocoon", "guest_address": "[::1]:12001", "guest_asks_for_work": False},
+        {"provider": "configfs", "pccs_url": "https://pccs.example:8081", "pccs_ca_file": "ca.pem"},
+    ],
+)
+def test_hardware_proves_on_a_public_network(tmp_path: Path, table: dict) -> None:
+    tree = changed("attestation", table)
+    tree["pool"]["network"] = "mainnet"
+    config = load_config(write(tmp_path, tree))
+    assert config.attestation.provider == table["provider"]
+
+
+def test_another_root_is_refused_on_a_public_network(tmp_path: Path) -> None:
+    tree = changed("attestation", {"provider": "configfs", "software_root_file": "root.pem"})
+    tree["pool"]["network"] = "testnet"
+    with pytest.raises(ConfigError, match="only Intel's root counts there"):
+        load_config(write(tmp_path, tree))

@@ -341,15 +341,15 @@ def test_landed_settlements_and_retention(path: Path) -> None:
             journal.append_own(author.records[-1])
 
 
-def test_collateral_and_witness(path: Path) -> None:
+def test_attachments_and_witness(path: Path) -> None:
     with reopened(path) as journal:
-        journal.keep_collateral(b"d" * 32, b"body")
-        journal.keep_collateral(b"d" * 32, b"body")
+        journal.keep_attachment(b"d" * 32, b"body")
+        journal.keep_attachment(b"d" * 32, b"body")
         journal.keep_witness({KEY.public: 5, key(1).public: 7})
         journal.keep_witness({KEY.public: 10})
     with reopened(path) as journal:
-        assert journal.collateral(b"d" * 32) == b"body"
-        assert journal.collateral(b"e" * 32) is None
+        assert journal.attachment(b"d" * 32) == b"body"
+        assert journal.attachment(b"e" * 32) is None
         assert journal.witness() == {KEY.public: 10, key(1).public: 7}
 
 

@@ -13,13 +13,13 @@ from pool_fixture import POOL, START_S, key
 from trio.testing import MockClock
 
 import agent.measuring
-from agent.config import EngineTable
 from agent.errors import SourceUnavailableError
 from agent.journal import Journal, create_journal, open_journal
 from agent.measuring import Measuring
 from agent.meter.counters import CounterSample
 from agent.meter.engine import EngineSample
 from agent.metrics import Metrics
+from agent.tables import EngineTable
 from gossip.errors import InvalidMessageError
 from gossip.records import Unit, WorkBody
 

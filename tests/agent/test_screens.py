@@ -46,7 +46,18 @@ STATUS: dict[str, Any] = {
     "entry": ENTRY,
     "is_own_log_known": True,
     "chain": {"error": None, "seqno": 7, "age_s": 2, "epoch": 3},
-    "evidence": {"valid": True, "valid_until_s": 1090, "error": None},
+    "evidence": {
+        "valid": True,
+        "valid_until_s": 1090,
+        "error": None,
+        "alarm": None,
+        "collateral_error": None,
+        "own": {"valid": True, "tcb_status": "UpToDate", "measurement": "image"},
+        "peers": {
+            "aa" * 32: {"valid": True, "error": None},
+            "bb" * 32: {"valid": False, "error": "debug_refused", "message": "it can be debugged"},
+        },
+    },
     "work": {"tokens": 12345, "tasks": 6, "head": 9, "error": None},
     "peers": [
         {"in_roster": True, "connected": True},
@@ -64,10 +75,23 @@ def test_a_healthy_agent() -> None:
         "agent     0.1.0, up 60 s, node abababababababab",
         "chain     block 7, 2 s old; epoch 3",
         "peers     1 of 2 connected",
-        "evidence  valid for 90 s",
+        "evidence  valid for 90 s (UpToDate, image)",
+        "evidence  of others: 1 of 2 in force",
+        f"evidence  {'bb' * 8} refused (debug_refused): it can be debugged",
         "work      12,345 tokens in 6 tasks since start, log at record 9",
         "entry     active, stake 100.000 TON, reputation 500",
     ]
+
+
+NO_EVIDENCE = {
+    "valid": False,
+    "valid_until_s": None,
+    "error": None,
+    "alarm": None,
+    "collateral_error": None,
+    "own": None,
+    "peers": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -75,9 +99,9 @@ def test_a_healthy_agent() -> None:
     [
         ("chain", None, "chain     not reached yet"),
         ("chain", {"seqno": 7, "age_s": 2, "epoch": 3, "error": "no answer"}, "epoch 3; no answer"),
-        ("evidence", None, "evidence  none yet"),
-        ("evidence", {"valid": False, "valid_until_s": None, "error": "no quote"}, "evidence  none: no quote"),
-        ("evidence", {"valid": False, "valid_until_s": None, "error": None}, "evidence  none: being made"),
+        ("evidence", {**NO_EVIDENCE, "alarm": "no new evidence can be made"}, "evidence  no new evidence can be made"),
+        ("evidence", NO_EVIDENCE, "evidence  being made"),
+        ("evidence", {**NO_EVIDENCE, "collateral_error": "404"}, "evidence  collateral is not renewed: 404"),
         ("work", {"tokens": 0, "tasks": 0, "head": 1, "error": "refused"}, "log at record 1; refused"),
         ("entry", None, "entry     none: this node key is not registered and earns nothing"),
         ("entry", {**ENTRY, "status": "suspended", "not_earning": "suspended"}, "reputation 500; suspended"),

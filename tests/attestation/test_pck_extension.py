@@ -46,7 +46,10 @@ def entry(oid: bytes, value: bytes) -> bytes:
     return tlv(0x30, tlv(0x06, OID + oid) + value)
 
 
-TCB = {bytes([2, 1 + i]): tlv(0x02, bytes([i])) for i in range(16)} | {b"\x02\x11": tlv(0x02, b"\x0b")}
+TCB = {bytes([2, 1 + i]): tlv(0x02, bytes([i])) for i in range(16)} | {
+    b"\x02\x11": tlv(0x02, b"\x0b"),
+    b"\x02\x12": tlv(0x04, bytes(range(16))),
+}
 FLAGS = {bytes([7, 1 + i]): tlv(0x01, b"\xff") for i in range(3)}
 TOP = {
     b"\x01": tlv(0x04, bytes(16)),
@@ -95,6 +98,9 @@ def test_the_tests_own_form_is_read() -> None:
         (None, {b"\x02\x01": tlv(0x02, b"")}),
         (None, {b"\x02\x11": tlv(0x02, b"\x01\x00\x00")}),
         (None, {b"\x02\x11": tlv(0x02, b"\x00\x0b")}),
+        (None, {b"\x02\x01": tlv(0x02, b"\x01")}),
+        (None, {b"\x02\x12": tlv(0x04, bytes(16))}),
+        (None, {b"\x02\x12": tlv(0x04, bytes(range(15)))}),
         (None, None, {b"\x07\x01": tlv(0x01, b"\x01")}),
         (None, None, {b"\x07\x02": tlv(0x02, b"\x01")}),
     ],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from attestation import errors
-from attestation.policy import XFAM_KNOWN, AttestationPolicy, Measurement, appraise
+from attestation.appraisal import RULES, Appraisal, Case, appraise, findings
+from attestation.policy import XFAM_KNOWN, AttestationPolicy, Measurement
 from attestation.providers.software import SOFTWARE_MACHINE, SOFTWARE_MEASUREMENT, SOFTWARE_TD
-from attestation.types import Appraisal, PlatformFlag, TcbStatus, TdAttribute, VerifiedQuote
+from attestation.types import PlatformFlag, TcbStatus, TdAttribute, VerifiedQuote
 
 NOW = 1_800_000_000
 GOOD = VerifiedQuote(
@@ -30,9 +32,13 @@ POLICY = AttestationPolicy(measurements=(SOFTWARE_MEASUREMENT,))
 SEPT = int(TdAttribute.SEPT_VE_DISABLE)
 
 
-def judge(policy: dict[str, Any], verified: dict[str, Any], td: dict[str, Any]) -> Appraisal:
+def case(policy: dict[str, Any], verified: dict[str, Any], td: dict[str, Any]) -> Case:
     quote = replace(GOOD, td=replace(SOFTWARE_TD, **td), **verified)
-    return appraise(quote, replace(POLICY, **policy), expected_report_data=bytes(64), now=NOW)
+    return Case(verified=quote, policy=replace(POLICY, **policy), now=NOW, expected_report_data=bytes(64))
+
+
+def judge(policy: dict[str, Any], verified: dict[str, Any], td: dict[str, Any]) -> Appraisal:
+    return appraise(case(policy, verified, td))
 
 
 def machine(**changes: Any) -> dict[str, Any]:
@@ -78,7 +84,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], type[errors.
         {},
         errors.TcbStatusRefusedError,
     ),
-    ({"gpu_evidence_required": True}, {}, {}, errors.GpuEvidenceRefusedError),
+    ({"gpu_evidence_required": True}, {}, {}, errors.GpuEvidenceMissingError),
 ]
 
 ALLOWED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
@@ -114,12 +120,40 @@ def test_allowed(policy: dict[str, Any], verified: dict[str, Any], td: dict[str,
     appraisal = judge(policy, verified, td)
     assert (appraisal.valid_from_s, appraisal.valid_until_s) == (NOW, NOW + 86_400)
     assert appraisal.measurement == "software"
-    assert appraisal.ppid == bytes(16)
+    assert appraisal.machine == hashlib.sha256(b"gpupool/machine/1" + bytes(16)).digest()
 
 
 def test_the_default_policy_denies() -> None:
     with pytest.raises(errors.MeasurementRefusedError):
-        appraise(GOOD, AttestationPolicy.from_mapping({}), expected_report_data=bytes(64), now=NOW)
+        appraise(replace(case({}, {}, {}), policy=AttestationPolicy.from_mapping({})))
+
+
+def test_a_guest_that_was_only_talked_to_is_refused_unless_the_policy_allows_it() -> None:
+    talked_to = replace(case({}, {}, {}), by_handshake=True)
+    with pytest.raises(errors.GuestHandshakeRefusedError):
+        appraise(talked_to)
+    allowed = replace(POLICY, guest_handshake_allowed=True)
+    assert appraise(replace(talked_to, policy=allowed)).measurement == "software"
+
+
+def test_report_data_that_nobody_knows_is_not_checked() -> None:
+    quote = case({}, {}, {"report_data": b"\x01" * 64})
+    assert appraise(replace(quote, expected_report_data=None)).measurement == "software"
+
+
+@pytest.mark.parametrize(("policy", "verified", "td", "error"), REFUSED)
+def test_findings_name_the_rule_that_refuses(
+    policy: dict[str, Any], verified: dict[str, Any], td: dict[str, Any], error: type[errors.AttestationError]
+) -> None:
+    found = findings(case(policy, verified, td))
+    assert [finding.rule for finding in found] == [name for name, _, _ in RULES]
+    first = next(finding for finding in found if finding.error is not None)
+    assert type(first.error) is error
+    assert all(finding.seen for finding in found)
+
+
+def test_findings_of_what_is_allowed_name_no_error() -> None:
+    assert [finding.error for finding in findings(case({}, {}, {}))] == [None] * len(RULES)
 
 
 @pytest.mark.parametrize("changes", [change[0] for change in REFUSED + ALLOWED])  # type: ignore[operator]
@@ -144,7 +178,7 @@ IMAGE = {"name": "x", "mr_td": HEX48, "rtmr0": HEX48, "rtmr1": HEX48, "rtmr2": H
         {"evidence_age_max_s": 3600.0},
         {"out_of_date_grace_s": -1},
         {"xfam_allowed": 0},
-        {"machine_nodes_max": 0},
+        {"gpus_min": 0},
         {"tcb_statuses": ["Revoked"]},
         {"tcb_statuses": ["uptodate"]},
         {"td_attributes_allowed": ["DEBUG"]},

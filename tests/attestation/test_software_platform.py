@@ -20,7 +20,9 @@ async def test_what_was_created_is_loaded(tmp_path: Path) -> None:
     SoftwareRoot.create(tmp_path / "root", now_s=NOW)
     SoftwarePlatform.create(tmp_path / "a", root=SoftwareRoot.load(tmp_path / "root"))
     platform = SoftwarePlatform.load(tmp_path / "a")
-    raw, collateral = await platform.quote(b"\x05" * 64), await platform.collateral()
+    raw = (await platform.quote(b"\x05" * 64)).quote
+    collateral = await platform.collateral(raw, NOW)
+    assert platform.error is None
     for now in (NOW, NOW + 9 * YEARS):
         verified = verify_quote(raw, collateral, now=now, root=platform.root)
         assert (verified.status, verified.td.report_data) == (TcbStatus.UP_TO_DATE, b"\x05" * 64)

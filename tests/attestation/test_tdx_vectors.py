@@ -87,7 +87,7 @@ def test_no_mutant_is_accepted_that_dcap_qvl_refuses() -> None:
 @pytest.mark.parametrize(("file", "case"), CASES[:1], ids=IDS[:1])
 def test_every_time_outside_the_window_is_refused(file: str, case: dict[str, Any]) -> None:
     raw, collateral = load(file, case)
-    for now, code in [(0, "collateral_not_yet_valid"), (2**31, "collateral_expired")]:
+    for now, code in [(0, "certificate_not_yet_valid"), (2**31, "certificate_expired")]:
         assert outcome(lambda: verify_quote(raw, collateral, now=now, root=INTEL_ROOT)) == (None, code)  # noqa: B023
 
 

@@ -45,7 +45,7 @@ from gossip.messages import (
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, Record, make_record
 from gossip.settlement import Base
-from gossip.tally import settle
+from gossip.tally import Approval, settle
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +116,9 @@ async def test_a_branch_behind_more_than_one_answer_of_records_does_not_stop_the
 async def test_evidence_whose_collateral_nobody_has_does_not_stop_the_pool(autojump_clock: MockClock) -> None:
     network = Network(4)
 
-    def judge(store: MemoryStore, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
-        if store.collateral(body.collateral_digest) is None:
-            wanted = ObjectId(kind="collateral", id=body.collateral_digest)
+    def judge(store: MemoryStore, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
+        if store.attachment(body.collateral_digest) is None:
+            wanted = ObjectId(kind="attachment", id=body.collateral_digest)
             raise DataUnavailableError("collateral is not here yet", frozenset({wanted}))
         return verdict(policy, node_key, body)
 

@@ -51,7 +51,7 @@ def test_a_policy_is_read() -> None:
 
 def test_the_hash_is_pinned() -> None:
     # The pool commits this hash on chain: an agent that computes another one cannot attest.
-    expected = "ebdfcb164670ce6b8493aeabb3c2aee58125021bc9b56b521158c1b89b5f6bf4"
+    expected = "7b1a4669b26e42b5895d32200449e29f2a802999064c3c2de740ad677fe6cd43"
     assert parse_policy(POLICY_TEXT).hash.hex() == expected
 
 

@@ -186,7 +186,7 @@ async def test_an_object_other_than_the_one_asked_for_is_dropped(autojump_clock:
         forks=(),
     )
     network.hostile[1] = lie(sync.encode_object(other.wire))
-    for kind in ("observation", "checkpoint", "collateral"):
+    for kind in ("observation", "checkpoint", "attachment"):
         wanted = ObjectId(kind=kind, id=b"\x07" * 32)
         assert not await member.puller._guarded(
             key(1).public, lambda peer, wanted=wanted: member.puller._fetch_object(peer, wanted)
@@ -310,8 +310,9 @@ def evidence_of(size: int, variant: int) -> object:
     body = evidence(START_S + variant)
     return type(body)(
         quote=bytes(size),
-        gpu_report=None,
         collateral_digest=body.collateral_digest,
+        gpu_digest=None,
+        handshake_digest=None,
         anchor_seqno=body.anchor_seqno,
         anchor_root_hash=body.anchor_root_hash,
         anchor_time_s=body.anchor_time_s,

@@ -58,8 +58,9 @@ def works(draw: st.DrawFn) -> WorkBody:
 EVIDENCE = st.builds(
     EvidenceBody,
     quote=st.binary(max_size=2000),
-    gpu_report=st.none() | st.binary(max_size=2000),
     collateral_digest=hashes,
+    gpu_digest=st.none() | hashes,
+    handshake_digest=st.none() | hashes,
     anchor_seqno=uint32,
     anchor_root_hash=hashes,
     anchor_time_s=uint32,
@@ -210,7 +211,7 @@ def test_an_own_body_out_of_range_is_not_signed(body: Body) -> None:
 
 
 def test_the_largest_evidence_fits() -> None:
-    body = replace(evidence(), quote=bytes(QUOTE_BYTES_MAX), gpu_report=bytes(12 * 1024))
+    body = replace(evidence(), quote=bytes(QUOTE_BYTES_MAX), gpu_digest=bytes(32), handshake_digest=bytes(32))
     assert len(make_record(KEY, POOL, 1, bytes(32), body).wire) <= RECORD_BYTES_MAX
 
 

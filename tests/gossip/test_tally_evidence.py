@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from epochs import Epochs, leaf_of
-from pool_fixture import START_S, key
+from epochs import Epochs, leaf_of, policy_work
+from pool_fixture import START_S, evidence, key, participant
 
+from contracts.model import ParticipantStatus
 from gossip.errors import DataUnavailableError
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody
 from gossip.settlement import EVIDENCE_KEPT_MAX
+from gossip.tally import Approval
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,9 @@ from gossip.settlement import EVIDENCE_KEPT_MAX
 )
 def test_a_window_counts_only_inside_the_evidence_that_it_names(start_s: int, end_s: int, counts: bool) -> None:
     pool = Epochs(1)
-    pool.verdict = lambda _policy, _key, _body: (START_S + start_s, START_S + end_s)
+    pool.verdict = lambda _policy, node_key, _body: Approval(
+        from_s=START_S + start_s, until_s=START_S + end_s, machine=node_key
+    )
     pool.authors[0].prove()
     pool.authors[0].work(seconds=10)
     assert leaf_of(pool.settle(), 0).uptime_s == (10 if counts else 0)
@@ -72,7 +76,7 @@ def test_kept_evidence_is_bounded_and_expired_one_is_forgotten() -> None:
 def test_collateral_that_is_missing_delays_the_tally_and_says_what_to_fetch() -> None:
     pool = Epochs(1)
 
-    def missing(_policy: PoolPolicy, _key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+    def missing(_policy: PoolPolicy, _key: bytes, body: EvidenceBody) -> Approval | None:
         raise DataUnavailableError("collateral", frozenset({body.collateral_digest}))
 
     pool.verdict = missing
@@ -80,3 +84,62 @@ def test_collateral_that_is_missing_delays_the_tally_and_says_what_to_fetch() ->
     with pytest.raises(DataUnavailableError) as caught:
         pool.settle()
     assert caught.value.missing == {bytes(32)}
+
+
+def on_machine(pool: Epochs, i: int, name: bytes, time_s: int = START_S - 1000) -> None:
+    """Let participant `i` prove that it runs on the machine of this name, and work for ten seconds."""
+    author = pool.authors[i]
+    author.evidence_hash = author.append(replace(evidence(time_s), quote=b"on " + name)).hash
+    author.work(seconds=10)
+
+
+def uptimes(pool: Epochs, n: int) -> list[int]:
+    settlement = pool.settle()
+    return [leaf_of(settlement, i).uptime_s for i in range(n)]
+
+
+def test_one_machine_earns_once_and_the_earlier_evidence_wins() -> None:
+    pool = Epochs(3)
+    on_machine(pool, 0, b"a", START_S - 10)
+    on_machine(pool, 1, b"a", START_S - 11)
+    on_machine(pool, 2, b"b")
+    assert uptimes(pool, 3) == [0, 10, 10]
+    assert pool.base.reading(key(0).public).evidence == ()
+
+
+def test_whoever_holds_a_place_keeps_it_against_older_anchors() -> None:
+    pool = Epochs(2)
+    on_machine(pool, 0, b"a", START_S - 10)
+    pool.authors[1].prove()
+    assert uptimes(pool, 2) == [10, 0]
+    on_machine(pool, 1, b"a", START_S - 1000)
+    on_machine(pool, 0, b"a", START_S + 10)
+    assert uptimes(pool, 2) == [10, 0]
+
+
+def test_a_place_is_free_once_its_evidence_expired() -> None:
+    pool = Epochs(2)
+    on_machine(pool, 0, b"a")
+    pool.settle()
+    pool.authors[0].end_s = pool.authors[1].end_s = START_S + 90_000
+    pool.authors[0].work(seconds=10)
+    pool.settle()
+    on_machine(pool, 1, b"a", START_S + 90_000)
+    assert uptimes(pool, 2) == [0, 10]
+
+
+def test_the_policy_says_how_many_nodes_share_a_machine() -> None:
+    for nodes_max in (1, 2, 3):
+        pool = Epochs(3)
+        pool.policy = replace(pool.policy, work=policy_work(pool.policy, machine_nodes_max=nodes_max))
+        for i in range(3):
+            on_machine(pool, i, b"a", START_S - 10 + i)
+        assert uptimes(pool, 3) == [10] * nodes_max + [0] * (3 - nodes_max)
+
+
+def test_who_is_barred_takes_no_place() -> None:
+    pool = Epochs(2)
+    on_machine(pool, 0, b"a", START_S - 20)
+    on_machine(pool, 1, b"a", START_S - 10)
+    pool.participants = (replace(participant(0), status=ParticipantStatus.SUSPENDED), participant(1))
+    assert uptimes(pool, 2) == [0, 10]

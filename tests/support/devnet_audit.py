@@ -18,7 +18,7 @@ from agent.config import Config, load_config
 from agent.identity import load_key
 from agent.policies import load_policies
 from attestation.collateral import Collateral
-from attestation.evidence import Evidence, appraise_evidence
+from attestation.evidence import Attachments, Evidence, appraise_evidence
 from attestation.policy import AttestationPolicy
 from contracts.model import Operator, OperatorSet, Participant, ParticipantStatus
 from contracts.wallet import wallet_address
@@ -28,7 +28,7 @@ from gossip.messages import Observation, Proposal
 from gossip.policy import WINDOW_S_MAX, PoolPolicy
 from gossip.records import EvidenceBody, PoolId, parse_record, verify_record
 from gossip.settlement import Base, Settlement
-from gossip.tally import EpochFrame, Verdict, settle
+from gossip.tally import Approval, EpochFrame, Verdict, settle
 from gossip.wire import parse_message
 
 LATE_S = 1 << 40
@@ -132,26 +132,27 @@ def _participants(configs: Sequence[Config], pool: PoolId) -> tuple[Participant,
 
 
 def _appraiser(journals: Sequence[sqlite3.Connection], pool: PoolId, root: bytes) -> Verdict:
-    collateral = {d: b for journal in journals for d, b in journal.execute("SELECT digest, body FROM collateral")}
+    held = {d: b for journal in journals for d, b in journal.execute("SELECT digest, body FROM attachments")}
 
-    def verdict(policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
+    def verdict(policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
         evidence = Evidence(
             quote=body.quote,
-            gpu_report=body.gpu_report,
             collateral_digest=body.collateral_digest,
+            gpu_digest=body.gpu_digest,
+            handshake_digest=body.handshake_digest,
             anchor_seqno=body.anchor_seqno,
             anchor_root_hash=body.anchor_root_hash,
             anchor_time_s=body.anchor_time_s,
         )
         appraisal = appraise_evidence(
             evidence,
-            Collateral.from_json(collateral[body.collateral_digest]),
+            Attachments(collateral=Collateral.from_json(held[body.collateral_digest])),
             AttestationPolicy.from_mapping(policy.attestation),
             network=pool.network,
             pool=pool.account,
             node_key=node_key,
             root=root,
         )
-        return appraisal.valid_from_s, appraisal.valid_until_s
+        return Approval(from_s=appraisal.valid_from_s, until_s=appraisal.valid_until_s, machine=appraisal.machine)
 
     return verdict

@@ -21,6 +21,7 @@ from gossip.pull import Puller
 from gossip.records import EvidenceBody, Record
 from gossip.serve import serve
 from gossip.settlement import Settlement, encode_checkpoint
+from gossip.tally import Approval
 from gossip.wire import kind_of
 
 NOW_S = START_S + 10_000
@@ -98,11 +99,11 @@ class MemoryStore:
     def checkpoint(self, payload_hash: bytes) -> bytes | None:
         return next((encode_checkpoint(s) for s in self.landed if s.payload_hash == payload_hash), None)
 
-    def keep_collateral(self, digest: bytes, body: bytes) -> None:
-        self._write("collateral")
+    def keep_attachment(self, digest: bytes, body: bytes) -> None:
+        self._write("attachment")
         self.objects[digest] = body
 
-    def collateral(self, digest: bytes) -> bytes | None:
+    def attachment(self, digest: bytes) -> bytes | None:
         return self.objects.get(digest)
 
     def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
@@ -161,7 +162,7 @@ class Network:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.verdict: Callable[[MemoryStore, PoolPolicy, bytes, EvidenceBody], tuple[int, int] | None] = (
+        self.verdict: Callable[[MemoryStore, PoolPolicy, bytes, EvidenceBody], Approval | None] = (
             lambda _store, policy, node_key, body: verdict(policy, node_key, body)
         )
         self._began = trio.current_time()

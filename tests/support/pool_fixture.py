@@ -27,7 +27,7 @@ from gossip.pinning import settling_set
 from gossip.policy import PoolPolicy, parse_policy
 from gossip.records import EvidenceBody, PoolId, Record, Unit, WorkBody, make_record
 from gossip.settlement import Base, Settlement
-from gossip.tally import EpochFrame
+from gossip.tally import Approval, EpochFrame
 
 POOL = PoolId(-217, hashlib.sha256(b"pool").digest())
 START_S = 1_800_000_000
@@ -45,6 +45,7 @@ token_units = [1, 2]
 tokens_per_s_max = 1000
 witness_bucket_s = 5
 witness_carry_s = 86400
+machine_nodes_max = 1
 [score]
 strategy = "weighted"
 tokens = 500
@@ -98,8 +99,9 @@ def frame(n: int, epoch: int = 1, *, weights: Sequence[int] | None = None) -> Ep
 def evidence(time_s: int = START_S - 1000) -> EvidenceBody:
     return EvidenceBody(
         quote=b"quote",
-        gpu_report=None,
         collateral_digest=bytes(32),
+        gpu_digest=None,
+        handshake_digest=None,
         anchor_seqno=1,
         anchor_root_hash=bytes(32),
         anchor_time_s=time_s,
@@ -127,9 +129,12 @@ def work(start_s: int, end_s: int, tokens: int, evidence_hash: bytes, **changes:
     return replace(body, **changes)
 
 
-def verdict(_policy: PoolPolicy, _node_key: bytes, body: EvidenceBody) -> tuple[int, int] | None:
-    """Every quote is good for 24 h from its anchor, but `b"bad"`."""
-    return None if body.quote == b"bad" else (body.anchor_time_s, body.anchor_time_s + 86_400)
+def verdict(_policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
+    """Every quote is good for 24 h from its anchor, but `b"bad"`; `b"on ..."` names its machine, else all differ."""
+    if body.quote == b"bad":
+        return None
+    machine = body.quote.ljust(32) if body.quote.startswith(b"on ") else node_key
+    return Approval(from_s=body.anchor_time_s, until_s=body.anchor_time_s + 86_400, machine=machine)
 
 
 @dataclass
