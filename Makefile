@@ -6,7 +6,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 LOCKED = --require-hashes --no-deps --no-build-isolation --quiet
 ARGS ?=
 
-.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants gas fuzz bench lock clean
+.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants gas fuzz bench lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -63,15 +63,21 @@ contracts-mutants: $(VENV)/.dev ## Does a test notice each missing assert? (need
 gas: $(VENV)/.dev ## Measure contracts/gas.json anew
 	$(VENV)/bin/python -m tests.contracts.gas_table
 
-fuzz: $(VENV)/.dev ## Random operations on a pool, all sums checked after each (ARGS="--seed 7 --seeds 20 --steps 5000")
+contracts-fuzz: $(VENV)/.dev ## Random operations on a pool, all sums checked after each (ARGS="--seed 7 --seeds 20 --steps 5000")
 	$(VENV)/bin/python -m tests.contracts.fuzz $(ARGS)
+
+mutants: $(VENV)/.dev ## Does a test notice each missing rule of attestation? (15 minutes; ARGS="--file verify.py")
+	$(VENV)/bin/python -m tests.attestation.tools.mutate $(ARGS)
+
+fuzz: $(VENV)/.fuzz ## Coverage-guided fuzzing of all that attestation parses (installs atheris; ARGS="--seconds 60")
+	$(VENV)/bin/python -m tests.attestation.tools.fuzz $(ARGS)
 
 bench: $(VENV)/.dev ## Run the benchmarks; each prints one JSON line
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml and requirements/*.in
 	$(PIP) install --quiet uv
-	cd requirements && for set in build run dev; do ../$(VENV)/bin/uv pip compile --quiet --python-version 3.11 \
+	cd requirements && for set in build run dev fuzz; do ../$(VENV)/bin/uv pip compile --quiet --python-version 3.11 \
 		--generate-hashes --no-header --override overrides.txt $$(cat $$set.sources) -o $$set.lock; done
 
 clean: ## Remove what the set-up made
@@ -91,4 +97,8 @@ $(VENV)/.run: $(VENV)/.base requirements/run.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@$(PIP) install $(LOCKED) -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev requirements/fuzz.lock
+	@$(PIP) install $(LOCKED) -r requirements/fuzz.lock
 	@touch $@

@@ -157,6 +157,18 @@ VERBS = (
         has_config=True,
     ),
     Verb(
+        name="platform",
+        run="platform_verb.platform",
+        summary="make a TDX machine in software, for a development network",
+        detail="It proves nothing, and public networks refuse it. `gpupool init` takes its folder and its root.",
+        example="/tmp/host/platform --root-dir /tmp/net/tdx-root",
+        arguments=(
+            arg("dir", type=Path, metavar="DIR", help="folder of the new machine"),
+            arg("--root-dir", required=True, type=Path, metavar="DIR", help="folder of the network's root"),
+            arg("--new-root", action="store_true", help="make that root, too"),
+        ),
+    ),
+    Verb(
         name="gpu",
         run="gpu_verb.gpu",
         summary="show whether the GPUs are in confidential mode",

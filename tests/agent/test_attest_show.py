@@ -190,7 +190,7 @@ def test_a_bundle_with_a_bad_line_or_too_many_says_so(place: Place, capsys: pyte
     assert main(["attest", "show", path]) == 1
     assert "gpupool: bundle: Object missing" in capsys.readouterr().err
     assert main(["attest", "show", place.write("file", line * 65)]) == 1
-    assert "gpupool: bundle: more than 64 entries; export the bundle anew" in capsys.readouterr().err
+    assert "gpupool: bundle: 65 entries, expected 1 to 64; export the bundle anew" in capsys.readouterr().err
 
 
 def test_what_is_malformed_has_a_code(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

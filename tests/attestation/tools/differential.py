@@ -43,8 +43,6 @@ ACCEPTED_HERE_ONLY = (
     ("TD migration is enabled", "", "policy: TD attributes"),
     ("SEPT_VE_DISABLE", "", "policy: TD attributes"),
     ("Reserved bits", "", "policy: TD attributes"),
-    ("PKS is enabled", "", "policy: TD attributes"),
-    ("KL is enabled", "", "policy: TD attributes"),
     ("Invalid QE auth data length", "", "QE authentication data of another length"),
     ("Failed to verify certificate chain", "_crl due 0 s from now", "the second of the next update"),
     ("CrlExpired", "_crl due 0 s from now", "the second of the next update"),

@@ -68,7 +68,7 @@ def fuzz(name: str, seconds: int) -> str | None:
 
 def _crash_of(output: str) -> str:
     at = output.find("=== Uncaught Python exception")
-    return output[at : at + 3_000] if at >= 0 else output[-2_000:]
+    return output[at:].split("\nINFO:")[0][:3_000] if at >= 0 else output[-2_000:]
 
 
 def show(name: str, path: Path) -> None:
