@@ -1,7 +1,8 @@
 """Attesting: proves to the pool what this host runs on, and renews the proof before it expires.
 
 1. Evidence is made over the chain's head, for the policy in force: quote, collateral and, where the settings
-   say so, the GPUs' reports. It is judged here as everybody will judge it, and published only if it holds.
+   say so, the GPUs' reports. It is judged here as everybody will judge it, and published only if it holds, and
+   holds now: a chain that stands still gives anchors of long ago.
 2. It is renewed when two thirds of its time are over, and when the pool's policy changed: what is counted
    from then on is judged by the new one. A window is covered by one piece or by none.
 3. While it cannot be made, work goes on under what is in force; the alarm says why, and until when.
@@ -133,6 +134,7 @@ class Attesting:
         public, policy = node.key.public, self._policies.in_force
         body = await self._make(public, chain, now_s=node.now_s())
         appraisal = self._verdicts.judge(policy, public, body)
+        appraisal.require_current(node.now_s())
         record = await node.append(body)
         self._verdicts.note(record)
         own = OwnEvidence(

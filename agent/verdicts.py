@@ -26,7 +26,7 @@ from agent.journal import Journal
 from agent.policies import Policies
 from attestation.appraisal import Appraisal
 from attestation.collateral import Collateral
-from attestation.errors import AnchorUnknownError, AttestationError
+from attestation.errors import AnchorStaleError, AnchorUnknownError, AttestationError
 from attestation.evidence import Attachments, Evidence, appraise_evidence
 from attestation.policy import AttestationPolicy
 from attestation.verify import Verifier
@@ -228,23 +228,28 @@ def anchor_of(body: EvidenceBody) -> Anchor:
 
 
 def standing_value(standing: Standing, now_s: int) -> dict[str, Any]:
-    """A standing as JSON, for the status."""
-    appraisal, error = standing.appraisal, standing.error
-    if appraisal is None:
-        assert error is not None
-        return {"valid": False, "error": error.code, "fault": error.fault, "message": str(error)}
-    verified = appraisal.verified
-    return {
-        "valid": standing.holds(now_s),
-        "valid_until_s": appraisal.valid_until_s,
-        "tcb_status": str(verified.status),
-        "tcb_date_s": verified.tcb_date_s,
-        "advisories": list(verified.advisories),
-        "measurement": appraisal.measurement,
-        "machine": appraisal.machine.hex(),
-        "gpus": len(appraisal.gpus),
-        "error": None,
-    }
+    """A standing as JSON, for the status; expired evidence is refused like any other."""
+    error = standing.error
+    value: dict[str, Any] = {"valid": False}
+    if standing.appraisal is not None:
+        verified = standing.appraisal.verified
+        value = {
+            "valid": True,
+            "valid_until_s": standing.appraisal.valid_until_s,
+            "tcb_status": str(verified.status),
+            "tcb_date_s": verified.tcb_date_s,
+            "advisories": list(verified.advisories),
+            "measurement": standing.appraisal.measurement,
+            "machine": standing.appraisal.machine.hex(),
+            "gpus": len(standing.appraisal.gpus),
+        }
+        try:
+            standing.appraisal.require_current(now_s)
+        except AnchorStaleError as stale:
+            error = stale
+    if error is None:
+        return value | {"error": None}
+    return value | {"valid": False, "error": error.code, "fault": error.fault, "message": str(error)}
 
 
 def _evidence(body: EvidenceBody) -> Evidence:

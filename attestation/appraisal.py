@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from attestation.errors import (
     AdvisoryRefusedError,
+    AnchorStaleError,
     DebugRefusedError,
     EvaluationNumberError,
     FmspcRefusedError,
@@ -82,6 +83,11 @@ class Appraisal:
     @property
     def machine(self) -> bytes:
         return hashlib.sha256(_MACHINE_TAG + self.verified.platform.ppid).digest()
+
+    def require_current(self, now: int) -> None:
+        """Raise `AnchorStaleError` if it holds no more at `now` (Unix seconds)."""
+        if now > self.valid_until_s:
+            raise AnchorStaleError(f"evidence: of an anchor of {self.valid_from_s}, valid until {self.valid_until_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

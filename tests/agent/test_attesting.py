@@ -102,6 +102,14 @@ async def test_evidence_that_the_pool_would_refuse_is_not_published(tmp_path: Pa
         assert "made for nonce" in str(scene.attesting.alarm(scene.now_s))
 
 
+async def test_a_chain_that_stands_still_gives_no_evidence(scene: Scene, autojump_clock: object) -> None:
+    scene.now_s += AGE_S + 1
+    async with renewing(scene) as node:
+        await later(scene)
+        assert published(node) == []
+        assert "of an anchor of" in str(scene.attesting.alarm(scene.now_s))
+
+
 async def test_what_the_record_names_is_kept_for_peers(scene: Scene, autojump_clock: object) -> None:
     async with renewing(scene) as node:
         await scene.attesting.proven.wait()

@@ -147,6 +147,8 @@ async def test_each_piece_is_judged_once_as_it_comes_in(
     standing = scene.verdicts.standings[other.public]
     assert (standing.record, standing.holds(NOW_S), standing.holds(NOW_S + AGE_S)) == (record.hash, True, False)
     assert standing_value(standing, NOW_S)["tcb_status"] == "UpToDate"
+    expired = standing_value(standing, NOW_S + AGE_S)
+    assert (expired["valid"], expired["error"], expired["tcb_status"]) == (False, "anchor_stale", "UpToDate")
     assert scene.verdicts.verdict(scene.policy, other.public, body) is not None
     assert judged == [1]
 
