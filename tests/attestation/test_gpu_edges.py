@@ -16,62 +16,63 @@ from attestation.errors.gpu import (
     GpuEvidenceMalformedError,
     GpuReportMalformedError,
 )
-from attestation.errors.providers import HandshakeFormError
+from attestation.errors.providers import GuestCertificateFormError, HandshakeFormError
 from attestation.gpu import GPU_EVIDENCE_BYTES_MAX, encode_gpu_evidence
 from attestation.gpu_chain import CERTIFICATE_BYTES_MAX, CHAIN_MAX, GpuDevice, verify_gpu_chain
 from attestation.gpu_policy import GpuGoldenTable, read_goldens
 from attestation.gpu_report import GPU_REPORT_BYTES_MAX, parse_gpu_report
+from attestation.guest_certificate import parse_guest_certificate
 from attestation.handshake import read_cipher_suite
 from attestation.providers.software_builders import build_usage
 from tests.support.gpu_forge import FIELDS, NOW, GpuForge, certificate, report
-from tests.support.ra_tls_guest import message
+from tests.support.ra_tls_guest import make_guest, message
 
 
 @pytest.fixture(scope="module")
-def forge() -> GpuForge:
+def gpus() -> GpuForge:
     return GpuForge.new()
 
 
-def verify(forge: GpuForge, *chain: bytes, **changes: Any) -> GpuDevice:
-    settings: dict[str, Any] = {"root": forge.root.der, "now": NOW}
+def verify(gpus: GpuForge, *chain: bytes, **changes: Any) -> GpuDevice:
+    settings: dict[str, Any] = {"root": gpus.root.der, "now": NOW}
     return verify_gpu_chain(chain, **(settings | changes))
 
 
-def test_the_longest_chain_is_read(forge: GpuForge) -> None:
-    layer = certificate("layer 0", forge.device())
+def test_the_longest_chain_is_read(gpus: GpuForge) -> None:
+    layer = certificate("layer 0", gpus.device())
     layers = [certificate("layer 1", layer), layer]
-    chain = (forge.leaf(layers[0]).der, *(it.der for it in layers), *forge.chain()[1:])
+    chain = (gpus.leaf(layers[0]).der, *(it.der for it in layers), *gpus.chain()[1:])
     assert len(chain) == CHAIN_MAX
-    assert verify(forge, *chain).model == "device"
+    assert verify(gpus, *chain).model == "device"
 
 
-def test_the_longest_certificate_is_read(forge: GpuForge) -> None:
-    chain = forge.chain()
+def test_the_longest_certificate_is_read(gpus: GpuForge) -> None:
+    chain = gpus.chain()
     for length, error in [(CERTIFICATE_BYTES_MAX, GpuCertificateError), (CERTIFICATE_BYTES_MAX + 1, GpuChainFormError)]:
         with pytest.raises(error):
-            verify(forge, chain[0].ljust(length, b"\0"), *chain[1:])
+            verify(gpus, chain[0].ljust(length, b"\0"), *chain[1:])
 
 
-def test_a_signature_with_unused_bits_is_refused(forge: GpuForge) -> None:
+def test_a_signature_with_unused_bits_is_refused(gpus: GpuForge) -> None:
     """Anybody can change this count, and the library does not look at it; the bit that does not count is zero."""
-    leaf = next(leaf for leaf in (forge.leaf() for _ in range(100)) if not leaf.der[-1] & 1)
+    leaf = next(leaf for leaf in (gpus.leaf() for _ in range(100)) if not leaf.der[-1] & 1)
     signature = x509.load_der_x509_certificate(leaf.der).signature
     changed = leaf.der[: -len(signature) - 1] + b"\x01" + signature
     with pytest.raises(GpuCertificateError):
-        verify(forge, changed, *forge.chain()[1:])
+        verify(gpus, changed, *gpus.chain()[1:])
 
 
-def test_a_leaf_that_is_a_ca_of_nothing_is_still_a_ca(forge: GpuForge) -> None:
-    leaf = forge.leaf(ca=True, path_length=0, usage=build_usage(data=True, certificates=True))
+def test_a_leaf_that_is_a_ca_of_nothing_is_still_a_ca(gpus: GpuForge) -> None:
+    leaf = gpus.leaf(ca=True, path_length=0, usage=build_usage(data=True, certificates=True))
     with pytest.raises(GpuChainUsageError):
-        verify(forge, *forge.chain(leaf))
+        verify(gpus, *gpus.chain(leaf))
 
 
-def test_an_issuer_by_usage_alone_is_none(forge: GpuForge) -> None:
+def test_an_issuer_by_usage_alone_is_none(gpus: GpuForge) -> None:
     no_ca = (x509.BasicConstraints(ca=False, path_length=None), True)
-    device = forge.device(ca=False, usage=build_usage(certificates=True), extensions=[no_ca])
+    device = gpus.device(ca=False, usage=build_usage(certificates=True), extensions=[no_ca])
     with pytest.raises(GpuChainUsageError):
-        verify(forge, *forge.chain(device=device))
+        verify(gpus, *gpus.chain(device=device))
 
 
 def test_a_root_that_may_issue_no_cas_is_a_root_all_the_same() -> None:
@@ -82,13 +83,14 @@ def test_a_root_that_may_issue_no_cas_is_a_root_all_the_same() -> None:
         verify(small, *small.chain())
 
 
-def test_evidence_of_exactly_the_greatest_length_is_written(forge: GpuForge) -> None:
-    gpus = [forge.gpu()] * 10
-    room = GPU_EVIDENCE_BYTES_MAX - len(encode_gpu_evidence(gpus))
-    gpus[-1] = replace(gpus[-1], report=gpus[-1].report + bytes(room))
-    assert len(encode_gpu_evidence(gpus)) == GPU_EVIDENCE_BYTES_MAX
+def test_evidence_of_exactly_the_greatest_length_is_written(gpus: GpuForge) -> None:
+    several = [gpus.gpu()] * 10
+    last = several.pop()
+    room = GPU_EVIDENCE_BYTES_MAX - len(encode_gpu_evidence([*several, last]))
+    longest = replace(last, report=last.report + bytes(room))
+    assert len(encode_gpu_evidence([*several, longest])) == GPU_EVIDENCE_BYTES_MAX
     with pytest.raises(GpuEvidenceMalformedError):
-        encode_gpu_evidence([*gpus[:-1], replace(gpus[-1], report=gpus[-1].report + b"\0")])
+        encode_gpu_evidence([*several, replace(longest, report=longest.report + b"\0")])
 
 
 def test_a_report_of_exactly_the_greatest_length_is_read() -> None:
@@ -107,3 +109,13 @@ def test_the_last_block_has_the_number_254() -> None:
 def test_what_is_missing_at_the_end_of_a_message_is_said() -> None:
     with pytest.raises(HandshakeFormError, match="32 bytes expected, 31 left"):
         read_cipher_suite(message(2, bytes(33)))
+
+
+def test_a_guests_signature_has_no_unused_bits(forge: Any) -> None:
+    """The library takes it if the bit that does not count is zero."""
+    made = (make_guest(lambda data: forge.quote(forge.signed(report_data=data))) for _ in range(100))
+    whole = next(guest.certificate for guest in made if not guest.certificate[-1] & 1)
+    changed = whole[:-65] + b"\x01" + whole[-64:]
+    assert x509.load_der_x509_certificate(changed).signature == whole[-64:]
+    with pytest.raises(GuestCertificateFormError):
+        parse_guest_certificate(changed)

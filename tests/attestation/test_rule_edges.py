@@ -21,6 +21,7 @@ from attestation.appraisal import Case, appraise, findings
 from attestation.binding import report_data
 from attestation.collateral import COLLATERAL_BYTES_MAX, Collateral
 from attestation.collateral_key import CollateralKey, PckCa, Update
+from attestation.collateral_store import BUNDLE_BYTES_MAX, BUNDLE_ENTRIES_MAX, split_bundle
 from attestation.evidence import Attachments, Evidence, appraise_evidence
 from attestation.gpu_chain import NVIDIA_ROOT
 from attestation.guest_certificate import parse_guest_certificate
@@ -85,6 +86,14 @@ def test_evidence_of_the_greatest_and_smallest_values() -> None:
     assert replace(evidence, anchor_seqno=(1 << 32) - 1, anchor_time_s=(1 << 32) - 1).quote == evidence.quote
     with pytest.raises(e.EvidenceMalformedError):
         replace(evidence, anchor_time_s=1 << 32)
+
+
+def test_a_bundle_of_the_greatest_length_or_number_is_read() -> None:
+    assert len(split_bundle(b"x\n" * BUNDLE_ENTRIES_MAX)) == BUNDLE_ENTRIES_MAX
+    assert len(split_bundle(b"x".ljust(BUNDLE_BYTES_MAX))) == 1
+    for bundle in (b"x\n" * (BUNDLE_ENTRIES_MAX + 1), b"x".ljust(BUNDLE_BYTES_MAX + 1)):
+        with pytest.raises(e.CollateralBundleError):
+            split_bundle(bundle)
 
 
 def test_report_data_for_the_smallest_network() -> None:
@@ -288,6 +297,13 @@ def test_without_grace_not_even_a_level_of_today_is_in_it() -> None:
     with pytest.raises(e.TcbStatusRefusedError):
         appraise(case(replace(GOOD, status=TcbStatus.OUT_OF_DATE)))
     assert appraise(case(replace(GOOD, status=TcbStatus.OUT_OF_DATE), out_of_date_grace_s=1)).measurement == "software"
+
+
+def test_an_appraisal_is_current_up_to_its_last_second() -> None:
+    appraisal = appraise(case(GOOD, evidence_age_max_s=600))
+    appraisal.require_current(NOW + 600)
+    with pytest.raises(e.AnchorStaleError):
+        appraisal.require_current(NOW + 601)
 
 
 def test_no_service_td_is_shown_as_none() -> None:
