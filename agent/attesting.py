@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +23,17 @@ from agent.journal import Journal
 from agent.metrics import Metrics
 from agent.policies import Policies
 from agent.providers import Providers
-from agent.verdicts import Verdicts, anchor_of, standing_value
+from agent.standings import Refusal
+from agent.verdicts import Verdicts, anchor_of
 from attestation.binding import NO_GPU_EVIDENCE, report_data
 from attestation.errors import AttestationError
 from attestation.gpu import gpu_nonce
 from contracts.chain import Chain
 from contracts.errors import ContractsError
-from gossip.errors import DataUnavailableError
+from gossip.coverage import Approval
+from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.node import Node
+from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, PoolId
 
 CHECK_INTERVAL_S = 5.0
@@ -69,7 +71,7 @@ class Attesting:
         self._journal = journal
         self._metrics = metrics
         self._own: list[OwnEvidence] = []
-        self._error: AttestationError | ContractsError | DataUnavailableError | None = None
+        self._error: Exception | None = None
         self.proven = trio.Event()
         """Set once this host's evidence stands in its log: work that becomes a record before counts nothing."""
 
@@ -89,7 +91,7 @@ class Attesting:
                 await self._recall(node, chain)
                 if self._due_in_s(node.now_s()) <= 0:
                     await self._prove(node, chain)
-            except (AttestationError, ContractsError, DataUnavailableError) as error:
+            except (AttestationError, ContractsError, DataUnavailableError, InvalidMessageError) as error:
                 if str(self._error) != str(error):
                     log.error("no evidence can be made: %s%s", error, _advice(error))
                 self._error = error
@@ -119,16 +121,27 @@ class Attesting:
         ]
         for record in reversed(list(log_.chain(log_.head))):
             if isinstance(record.body, EvidenceBody):
-                await self._verdicts.confirm(chain, anchor_of(record.body))
-                held = self._verdicts.verdict(policy, public, record.body)
+                held = await self._recalled(policy, public, record.body, chain, node.now_s())
                 if held is not None:
                     found.append(
                         OwnEvidence(
                             record=record.hash, from_s=held.from_s, until_s=held.until_s, policy_hash=policy.hash
                         )
                     )
-                    self._verdicts.note(record)
         self._own = found[-OWN_KEPT_MAX:]
+
+    async def _recalled(
+        self, policy: PoolPolicy, public: bytes, body: EvidenceBody, chain: Chain, now_s: int
+    ) -> Approval | None:
+        """The verdict on evidence of the own log; None, too, if it is over or the chain cannot say any more."""
+        if body.anchor_time_s + self._verdicts.rules[policy.hash].evidence_age_max_s < now_s:
+            return None
+        try:
+            await self._verdicts.anchors.confirm(chain, anchor_of(body))
+        except ContractsError as error:
+            log.warning("own evidence of block %d is not used: %s", body.anchor_seqno, error)
+            return None
+        return self._verdicts.verdict(policy, public, body)
 
     async def _prove(self, node: Node, chain: Chain) -> None:
         public, policy = node.key.public, self._policies.in_force
@@ -174,7 +187,7 @@ class Attesting:
         ):
             if digest is not None and data is not None:
                 await trio.to_thread.run_sync(self._journal.keep_attachment, digest, data)
-        self._verdicts.trust_anchor(anchor_of(body))
+        self._verdicts.anchors.trust(anchor_of(body))
         return body
 
     def alarm(self, now_s: int) -> str | None:
@@ -185,21 +198,18 @@ class Attesting:
         loss = f"work counts for {left_s} s more" if left_s > 0 else "work earns nothing"
         return f"no new evidence can be made, {loss}: {self._error}{_advice(self._error)}"
 
-    def status(self, node_key: bytes, now_s: int) -> Mapping[str, Any]:
+    def status(self, node_key: bytes, now_s: int) -> dict[str, Any]:
         """Own evidence and that of the others, for the status."""
         latest = self._own[-1] if self._own else None
         standings = self._verdicts.standings
         return {
             "valid": self.is_valid(now_s),
             "valid_until_s": latest.until_s if latest is not None else None,
-            "error": str(self._error) if self._error is not None else None,
+            "error": _error_value(self._error),
             "alarm": self.alarm(now_s),
-            "collateral_error": _text(self._providers.collateral.error),
-            "own": standing_value(standings[node_key], now_s) if node_key in standings else None,
-            "peers": {
-                key.hex(): standing_value(each, now_s) for key, each in sorted(standings.items()) if key != node_key
-            },
-            "refused": {key.hex(): str(error) for key, error in self._verdicts.refused.items()},
+            "collateral_error": _error_value(self._providers.collateral.error),
+            "own": standings[node_key].value(now_s) if node_key in standings else None,
+            "peers": {key.hex(): each.value(now_s) for key, each in sorted(standings.items()) if key != node_key},
         }
 
 
@@ -207,8 +217,12 @@ def _advice(error: Exception) -> str:
     return f" ({error.remedy})" if isinstance(error, AttestationError) else ""
 
 
-def _text(error: Exception | None) -> str | None:
-    return None if error is None else str(error)
+def _error_value(error: Exception | None) -> dict[str, str | None] | None:
+    if error is None:
+        return None
+    if isinstance(error, AttestationError):
+        return {**Refusal.of(error).value()}
+    return {"code": None, "fault": "service", "message": str(error), "remedy": None}
 
 
 def _sha256(data: bytes | None) -> bytes | None:

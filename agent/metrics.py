@@ -72,6 +72,22 @@ class BoundedGauge:
             self._gauge.remove(value)
 
 
+class Counts:
+    """A gauge with one label, set from a whole count; labels that it does not name are served no longer."""
+
+    def __init__(self, gauge: Gauge, values_max: int) -> None:
+        self._gauge = BoundedGauge(gauge, values_max)
+        self._served: frozenset[str] = frozenset()
+
+    def set(self, counts: Mapping[str, int]) -> None:
+        """Serve these counts and no others."""
+        for value in self._served - counts.keys():
+            self._gauge.forget(value)
+        for value, count in counts.items():
+            self._gauge.set(value, count)
+        self._served = frozenset(counts)
+
+
 class LateGauge:
     """A gauge that is served from its first `set` on (rule 2)."""
 
@@ -122,7 +138,9 @@ class Metrics:
             "records", "Verified records of peers, by where they stood in their logs", "placement", REASONS_MAX
         )
         self.windows_waiting = self._gauge("work_windows_waiting", "Closed work windows that are no records yet")
-        self.evidence_refused = self._gauge("evidence_refused", "Participants whose evidence this node refuses")
+        self.evidence_refused = self._counts(
+            "evidence_refused", "Participants whose evidence is refused or ran out, by error code", "code"
+        )
         self.evidence_held = self._gauge(
             "evidence_held", "Participants whose evidence is in force, this node's own too"
         )
@@ -134,6 +152,7 @@ class Metrics:
             "evidence_valid_until_timestamp_seconds", "Until when the own evidence in force holds"
         )
         self.evidence_failing = self._gauge("evidence_failing", "1 while no new own evidence can be made")
+        self.place_taken = self._gauge("machine_place_taken", "1 while another node holds the place on this machine")
         self.measured = self._bounded_counter("work_measured", "Work measured, by unit", "unit", REASONS_MAX)
         self.gap_seconds = self._counter("gap_seconds", "Seconds in which the source was not watched")
         self.source_errors = self._bounded_counter(
@@ -181,6 +200,9 @@ class Metrics:
 
     def _gauge(self, name: str, text: str) -> LateGauge:
         return LateGauge(name, text, self.registry)
+
+    def _counts(self, name: str, text: str, label: str) -> Counts:
+        return Counts(Gauge(name, text, (label,), namespace=NAMESPACE, registry=self.registry), REASONS_MAX)
 
     def _bounded_gauge(self, name: str, text: str, label: str, values_max: int) -> BoundedGauge:
         gauge = Gauge(name, text, (label,), namespace=NAMESPACE, registry=self.registry)

@@ -15,6 +15,7 @@ from agent.errors import ConfigError
 from attestation.collateral_key import Update
 from attestation.collateral_source import CollateralSource
 from attestation.collateral_store import CollateralStore
+from attestation.errors import SoftwarePlatformError
 from attestation.pcs import PcsClient, PcsService
 from attestation.providers import CollateralProvider, QuoteProvider
 from attestation.providers.cocoon_guest import CocoonGuest
@@ -50,7 +51,11 @@ def open_providers(config: Config) -> Providers:
         gpus = collect_gpu_evidence
     if table.provider == "software":
         assert table.software_dir is not None
-        platform = SoftwarePlatform.load(config.resolve(table.software_dir))
+        try:
+            platform = SoftwarePlatform.load(config.resolve(table.software_dir))
+        except SoftwarePlatformError as error:
+            advice = "`gpupool attest platform` makes a new machine"
+            raise ConfigError(f"{config.path}: attestation.software_dir: {error}; {advice}") from error
         return Providers(quotes=platform, collateral=platform, gpus=gpus)
     return Providers(quotes=_open_quotes(config), collateral=open_collateral(config), gpus=gpus)
 

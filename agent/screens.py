@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.texts import legible
 from contracts.model import NANO, OperatorSet, Participant
 
 REFUSALS_SHOWN = 8
@@ -120,20 +121,31 @@ def _evidence_texts(evidence: dict[str, Any], now_s: int) -> list[str]:
         own += f" ({evidence['own']['tcb_status']}, {evidence['own']['measurement']})"
     lines = [own]
     if evidence["alarm"]:
-        lines.append(evidence["alarm"])
+        lines.append(legible(evidence["alarm"]))
     elif not evidence["valid"]:
         lines = ["being made"]
+    if evidence["place_taken_by"]:
+        lines.append(
+            f"{evidence['place_taken_by'][:16]} holds the place on this machine: work here earns nothing, for the pool "
+            "lets only so many nodes earn on one machine (work.machine_nodes_max)"
+        )
     if evidence["collateral_error"]:
-        lines.append(f"collateral is not renewed: {evidence['collateral_error']}")
-    peers = evidence["peers"]
-    if peers:
-        lines.append(f"of others: {sum(peer['valid'] for peer in peers.values())} of {len(peers)} in force")
+        lines.append(f"collateral is not renewed: {legible(evidence['collateral_error']['message'])}")
+    peers, missing = evidence["peers"], len(evidence["missing"])
+    if peers or missing:
+        held = sum(peer["valid"] for peer in peers.values())
+        lines.append(f"of others: {held} in force, {len(peers) - held} refused or ran out, {missing} not seen")
     lines += [
-        f"{node_key[:16]} refused ({peer['error']}): {peer['message']}"
-        for node_key, peer in list(peers.items())
-        if peer["error"] is not None
+        f"{node_key[:16]} {_refusal_text(peer)}" for node_key, peer in peers.items() if peer["error"] is not None
     ][:REFUSALS_SHOWN]
     return lines
+
+
+def _refusal_text(standing: dict[str, Any]) -> str:
+    error = standing["error"]
+    if error["code"] == "anchor_stale":
+        return f"ran out at {_utc(standing['valid_until_s'])}, and no newer came"
+    return f"refused ({error['code']}): {legible(error['message'])}"
 
 
 def operators_value(operators: OperatorSet, participants: Sequence[Participant]) -> dict[str, Any]:

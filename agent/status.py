@@ -5,6 +5,7 @@ Built anew for each question from the services' own state; nothing here decides 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from agent.metrics import Metrics
 from agent.policies import needed_policies
 from agent.screens import ton_exact
 from agent.settling import Settling
+from agent.standings import place_taken_by
 from agent.verdicts import Verdicts
 from contracts.model import NANO, CertificateKind, Participant, ParticipantStatus, PoolState
+from gossip.coverage import BARRED
 from gossip.node import Node
-from gossip.tally import BARRED
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
     """The whole status; parts that are not up yet are None."""
-    node, gossiping, attesting = agent.node, agent.gossiping, agent.attesting
+    node, gossiping = agent.node, agent.gossiping
     return {
         "version": agent.version,
         "time_s": now_s,
@@ -39,7 +41,7 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "pool": _pool(agent.settling),
         "policies": _policies(agent),
         "entry": _entry(agent.entry, agent.settling),
-        "evidence": attesting.status(agent.key.public, now_s),
+        "evidence": _evidence(agent, now_s),
         "work": _work(agent.measuring, node),
         "peers": _peers(gossiping),
         "close": _close(node),
@@ -75,8 +77,9 @@ def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, verdicts:
     metrics.dropped.follow(node.drops)
     metrics.transport_events.follow(gossiping.transport.counters)
     metrics.records.follow(node.placed)
-    metrics.evidence_refused.set(len(verdicts.refused))
-    metrics.evidence_held.set(sum(s.holds(now_s) for s in verdicts.standings.values()))
+    refusals = [standing.refusal(now_s) for standing in verdicts.standings.values()]
+    metrics.evidence_held.set(refusals.count(None))
+    metrics.evidence_refused.set(Counter(refusal.code for refusal in refusals if refusal is not None))
     peers = gossiping.transport.peers()
     metrics.peers.set(sum(peer.connected for peer in peers))
     for peer in peers:
@@ -91,6 +94,26 @@ def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, verdicts:
     metrics.attested_weight.set(0 if progress is None else progress.attested_weight)
     if progress is not None:
         metrics.quorum_weight.set(2 * progress.total_weight // 3 + 1)
+
+
+def _evidence(agent: Agent, now_s: int) -> dict[str, Any]:
+    """Own evidence and that of the others; who has none at all, and who holds the place on this machine."""
+    value = agent.attesting.status(agent.key.public, now_s)
+    standings = agent.verdicts.standings
+    participants = agent.settling.view.participants if agent.settling is not None else ()
+    value["missing"] = [p.node_key.hex() for p in participants if p.node_key not in standings]
+    holder = place_holder(agent, now_s)
+    value["place_taken_by"] = None if holder is None else holder.hex()
+    return value
+
+
+def place_holder(agent: Agent, now_s: int) -> bytes | None:
+    """Who holds this machine's place, so that work here earns nothing; None if nobody else does."""
+    if agent.node is None:
+        return None
+    nodes_max = agent.policies.in_force.work.machine_nodes_max
+    base = agent.node.machine.base
+    return place_taken_by(agent.key.public, agent.verdicts.standings, base, nodes_max=nodes_max, now_s=now_s)
 
 
 def _chain(settling: Settling | None, now_s: int) -> dict[str, Any] | None:

@@ -1,13 +1,13 @@
 """Verdicts: judges everybody's evidence, for the tally and for whoever looks at the status.
 
-The verdict is part of consensus: it is a pure function of the evidence, of what that names by digest, of the
-pool's policy and root, and of whether its anchor is a block of the masterchain. What is not here yet is named,
-and fetched; it is never guessed.
+The verdict is part of consensus: a pure function of the evidence, of what that names by digest, and of the
+pool's policy and root; and of whether its anchor is a block of the masterchain, which is asked only if all else
+holds. What is not here yet is named, and fetched; it is never guessed.
 
-1. Each piece is verified once per policy, as soon as its record is placed; the tally finds it in memory.
-2. An anchor is looked up at the chain once. One that claims a number above the head's at an earlier time
-   cannot exist; any other unknown block is asked for again.
-3. All memory is bounded; what was forgotten is verified anew, with the same verdict.
+1. Evidence is judged when its record is placed, so that the tally finds the verdict in memory; after a start,
+   what the logs hold is judged again.
+2. All memory is bounded; what was forgotten is judged anew, with the same verdict. A verdict takes some hundred
+   bytes: a refusal is kept as its words, not as the error, which would keep what it was raised over.
 
 Source: ATTESTATION, "Binding"; PROTOCOL, "Tally" (evidence).
 """
@@ -16,48 +16,44 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
+from agent.anchors import Anchors
 from agent.journal import Journal
 from agent.policies import Policies
+from agent.standings import Refusal, Standing
 from attestation.appraisal import Appraisal
 from attestation.collateral import Collateral
-from attestation.errors import AnchorStaleError, AnchorUnknownError, AttestationError
+from attestation.errors import AnchorUnknownError, AttestationError
 from attestation.evidence import Attachments, Evidence, appraise_evidence
 from attestation.policy import AttestationPolicy
 from attestation.verify import Verifier
 from contracts.chain import Chain
-from contracts.errors import ChainUnavailableError, ContractsError
+from gossip.coverage import Approval
 from gossip.epoch_events import Anchor, DataArrived, ObjectId
 from gossip.errors import DataUnavailableError
 from gossip.node import Node
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, PoolId, Record
-from gossip.tally import Approval
 
-CONFIRM_INTERVAL_S = 0.5
-VERDICTS_MAX = 8192
-ANCHORS_MAX = 8192
+INTERVAL_S = 0.5
+VERDICTS_MAX = 262_144
+PENDING_MAX = 65_536
 COLLATERAL_MAX = 64
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """The verdict on a participant's latest evidence: an appraisal, or the error that refused it."""
+@dataclass(slots=True)
+class _Pending:
+    """Evidence that was placed and waits for its standing; `found` is what the pure part says, if it could."""
 
-    record: bytes
-    appraisal: Appraisal | None
-    error: AttestationError | None
-
-    def holds(self, now_s: int) -> bool:
-        """Whether the evidence is in force."""
-        return self.appraisal is not None and now_s <= self.appraisal.valid_until_s
+    record: Record
+    body: EvidenceBody
+    found: Appraisal | Refusal | None = None
 
 
 class Verdicts:
@@ -68,67 +64,74 @@ class Verdicts:
         self._policies = policies
         self.rules = {policy.hash: AttestationPolicy.from_mapping(policy.attestation) for policy in policies}
         """The attestation part of each policy held, by the policy's hash."""
+        self.anchors = Anchors()
         self._verifier = Verifier(root)
         self._journal = journal
-        self._verdicts: dict[bytes, Appraisal | AttestationError] = {}
+        self._verdicts: dict[bytes, Approval | None] = {}
+        """By digest of policy and evidence: the pure part of the verdict, None if it is a refusal."""
         self._collateral: dict[bytes, Collateral] = {}
-        self._anchors: dict[Anchor, bool] = {}
-        self._unseen: dict[bytes, Record] = {}
+        self._pending: dict[bytes, _Pending] = {}
         self.standings: dict[bytes, Standing] = {}
-        """By node key; whose evidence has not come in since the start is not here."""
+        """By node key: the latest evidence of a participant, as far as it was judged since the start."""
 
-    # The verdict, as the tally asks for it.
+    # The verdict.
 
     def verdict(self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
-        """In which time this evidence holds, or None if it is refused (`gossip.tally.Verdict`).
+        """In which time this evidence holds, or None if it is refused (`gossip.coverage.Verdict`).
 
         `policy` is one of those held.
 
         Raises:
             DataUnavailableError: something that it names, or the word on its anchor, is not here yet.
         """
-        try:
-            appraisal = self.judge(policy, node_key, body)
-        except AttestationError:
-            return None
-        return Approval(from_s=appraisal.valid_from_s, until_s=appraisal.valid_until_s, machine=appraisal.machine)
+        key = _digest(policy.hash, node_key, body)
+        if key not in self._verdicts:
+            try:
+                self._appraise(policy, node_key, body)
+            except AttestationError:
+                return None
+        approval = self._verdicts[key]
+        return approval if approval is not None and self._is_block(anchor_of(body)) else None
 
     def judge(self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Appraisal:
-        """The same verdict with all that is behind it.
+        """The same verdict anew, with all that is behind it.
 
         Raises:
             AttestationError: it is refused.
             DataUnavailableError: as `verdict`.
         """
-        key = _digest(policy.hash, node_key, body)
-        if key not in self._verdicts:
-            found = self._judge(self.rules[policy.hash], node_key, body)
-            _make_room(self._verdicts, VERDICTS_MAX)
-            self._verdicts[key] = found
-        verdict = self._verdicts[key]
-        if isinstance(verdict, AttestationError):
-            # A new traceback each time: an error that is raised again and again would grow.
-            raise verdict.with_traceback(None)
-        return verdict
+        appraisal = self._appraise(policy, node_key, body)
+        if not self._is_block(anchor_of(body)):
+            raise _unknown(anchor_of(body))
+        return appraisal
 
-    def _judge(self, rules: AttestationPolicy, node_key: bytes, body: EvidenceBody) -> Appraisal | AttestationError:
-        anchor = anchor_of(body)
-        if anchor not in self._anchors:
+    def _is_block(self, anchor: Anchor) -> bool:
+        word = self.anchors.word_on(anchor)
+        if word is None:
             raise DataUnavailableError("an anchor is not confirmed yet", frozenset({anchor}))
-        if not self._anchors[anchor]:
-            return AnchorUnknownError(f"anchor: {anchor.seqno} with this hash and time is no block of the masterchain")
+        return word
+
+    def _appraise(self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Appraisal:
+        """The pure part of the verdict, kept in short for the tally."""
+        key = _digest(policy.hash, node_key, body)
+        _make_room(self._verdicts, VERDICTS_MAX)
         try:
-            return appraise_evidence(
+            appraisal = appraise_evidence(
                 _evidence(body),
                 self._attachments(body),
-                rules,
+                self.rules[policy.hash],
                 network=self._pool.network,
                 pool=self._pool.account,
                 node_key=node_key,
                 root=self._verifier,
             )
-        except AttestationError as error:
-            return error
+        except AttestationError:
+            self._verdicts[key] = None
+            raise
+        self._verdicts[key] = Approval(
+            from_s=appraisal.valid_from_s, until_s=appraisal.valid_until_s, machine=appraisal.machine
+        )
+        return appraisal
 
     def _attachments(self, body: EvidenceBody) -> Attachments:
         """What the evidence names: collateral from memory, all else from the journal, by primary key."""
@@ -152,74 +155,65 @@ class Verdicts:
     # Looking at evidence as it comes in (rule 1).
 
     def note(self, record: Record) -> None:
-        """Have this evidence record judged soon: it is the latest of its participant."""
-        self._unseen[record.node_key] = record
+        """Have this evidence record judged soon."""
+        assert isinstance(record.body, EvidenceBody)
+        _make_room(self._pending, PENDING_MAX)
+        self._pending[record.hash] = _Pending(record, record.body)
 
     async def examine(self, node: Node, chain: Chain) -> None:
-        """Judge, for ever, what came in, and look up the anchors that a decision waits for (rule 2)."""
+        """Judge, for ever, what came in, and look up the anchors that it and the machine's decisions need."""
         node.on_evidence = self.note
+        for node_key in node.logs:
+            held = node.logs[node_key]
+            for record in reversed(list(held.chain(held.head))):
+                if isinstance(record.body, EvidenceBody):
+                    self.note(record)
         while True:
-            for node_key, record in list(self._unseen.items()):
-                if await self._examine(record, chain) and self._unseen.get(node_key) is record:
-                    del self._unseen[node_key]
-            for wanted in [w for w in node.machine.wanted if isinstance(w, Anchor)]:
-                if await self._confirmed(chain, wanted):
-                    await node.handle(DataArrived())
-            await trio.sleep(CONFIRM_INTERVAL_S)
+            await self._judge_pending(node.now_s())
+            decisive = {wanted for wanted in node.machine.wanted if isinstance(wanted, Anchor)}
+            needed = {anchor_of(each.body) for each in self._pending.values() if isinstance(each.found, Appraisal)}
+            unknown = [anchor for anchor in decisive | needed if self.anchors.word_on(anchor) is None]
+            await self.anchors.confirm_all(chain, unknown)
+            self._settle_pending()
+            if any(self.anchors.word_on(anchor) is not None for anchor in decisive):
+                await node.handle(DataArrived())
+            await trio.sleep(INTERVAL_S)
 
-    async def _examine(self, record: Record, chain: Chain) -> bool:
-        """Whether the record's evidence could be judged; what is missing may come in later."""
-        body = record.body
-        assert isinstance(body, EvidenceBody)
-        if anchor_of(body) not in self._anchors and not await self._confirmed(chain, anchor_of(body)):
-            return False
-        try:
-            appraisal = self.judge(self._policies.in_force, record.node_key, body)
-        except DataUnavailableError:
-            return False
-        except AttestationError as error:
-            self.standings[record.node_key] = Standing(record=record.hash, appraisal=None, error=error)
-            log.warning("evidence of %s refused (%s): %s", record.node_key.hex()[:16], error.code, error)
-        else:
-            self.standings[record.node_key] = Standing(record=record.hash, appraisal=appraisal, error=None)
-        return True
+    async def _judge_pending(self, now_s: int) -> None:
+        """The pure part, one after another; others have their turn between two."""
+        policy = self._policies.in_force
+        for pending in list(self._pending.values()):
+            if pending.found is not None:
+                continue
+            await trio.lowlevel.checkpoint()
+            try:
+                appraisal = self._appraise(policy, pending.record.node_key, pending.body)
+                appraisal.require_current(now_s)
+                pending.found = appraisal
+            except DataUnavailableError:
+                continue  # it comes in later; until then nobody can say
+            except AttestationError as error:
+                pending.found = Refusal.of(error)
 
-    @property
-    def refused(self) -> Mapping[bytes, AttestationError]:
-        """Why the latest evidence of a participant is refused, by node key."""
-        return {node_key: each.error for node_key, each in self.standings.items() if each.error is not None}
+    def _settle_pending(self) -> None:
+        """Note the standing of whoever's evidence is decided."""
+        for key, pending in list(self._pending.items()):
+            found = pending.found
+            word = self.anchors.word_on(anchor_of(pending.body))
+            if found is None or (isinstance(found, Appraisal) and word is None):
+                continue
+            if isinstance(found, Appraisal) and not word:
+                found = Refusal.of(_unknown(anchor_of(pending.body)))
+            del self._pending[key]
+            self._stand(pending.record, found)
 
-    # Anchors.
-
-    def trust_anchor(self, anchor: Anchor) -> None:
-        """Take this anchor as a block of the masterchain: it was read from there just now."""
-        _make_room(self._anchors, ANCHORS_MAX)
-        self._anchors[anchor] = True
-
-    async def confirm(self, chain: Chain, anchor: Anchor) -> None:
-        """Look an anchor up at the chain (rule 2).
-
-        Raises:
-            ContractsError: the chain cannot say now.
-        """
-        head = await chain.head()
-        if anchor.seqno > head.seqno:
-            exists = False
-            if anchor.time_s > head.time_s:
-                raise ChainUnavailableError(f"block {anchor.seqno} is ahead of the head")
-        else:
-            block = await chain.block_by_seqno(anchor.seqno)
-            exists = (block.root_hash, block.time_s) == (anchor.root_hash, anchor.time_s)
-        _make_room(self._anchors, ANCHORS_MAX)
-        self._anchors[anchor] = exists
-
-    async def _confirmed(self, chain: Chain, anchor: Anchor) -> bool:
-        try:
-            await self.confirm(chain, anchor)
-        except ContractsError as error:
-            log.debug("anchor %d cannot be looked up now: %s", anchor.seqno, error)
-            return False
-        return True
+    def _stand(self, record: Record, found: Appraisal | Refusal) -> None:
+        known = self.standings.get(record.node_key)
+        if known is not None and known.seq > record.seq:
+            return
+        self.standings[record.node_key] = Standing(record=record.hash, seq=record.seq, found=found)
+        if isinstance(found, Refusal):
+            log.warning("evidence of %s refused (%s): %s", record.node_key.hex()[:16], found.code, found.message)
 
 
 def anchor_of(body: EvidenceBody) -> Anchor:
@@ -227,29 +221,8 @@ def anchor_of(body: EvidenceBody) -> Anchor:
     return Anchor(seqno=body.anchor_seqno, root_hash=body.anchor_root_hash, time_s=body.anchor_time_s)
 
 
-def standing_value(standing: Standing, now_s: int) -> dict[str, Any]:
-    """A standing as JSON, for the status; expired evidence is refused like any other."""
-    error = standing.error
-    value: dict[str, Any] = {"valid": False}
-    if standing.appraisal is not None:
-        verified = standing.appraisal.verified
-        value = {
-            "valid": True,
-            "valid_until_s": standing.appraisal.valid_until_s,
-            "tcb_status": str(verified.status),
-            "tcb_date_s": verified.tcb_date_s,
-            "advisories": list(verified.advisories),
-            "measurement": standing.appraisal.measurement,
-            "machine": standing.appraisal.machine.hex(),
-            "gpus": len(standing.appraisal.gpus),
-        }
-        try:
-            standing.appraisal.require_current(now_s)
-        except AnchorStaleError as stale:
-            error = stale
-    if error is None:
-        return value | {"error": None}
-    return value | {"valid": False, "error": error.code, "fault": error.fault, "message": str(error)}
+def _unknown(anchor: Anchor) -> AnchorUnknownError:
+    return AnchorUnknownError(f"anchor: {anchor.seqno} with this hash and time is no block of the masterchain")
 
 
 def _evidence(body: EvidenceBody) -> Evidence:
@@ -267,11 +240,8 @@ def _evidence(body: EvidenceBody) -> Evidence:
 def _digest(policy_hash: bytes, node_key: bytes, body: EvidenceBody) -> bytes:
     """Names a piece of evidence under a policy in 32 bytes instead of the many that it has."""
     named = (policy_hash, node_key, body.quote, body.collateral_digest, body.anchor_root_hash)
-    more = (
-        body.gpu_digest or b"-",
-        body.handshake_digest or b"-",
-        f"{body.anchor_seqno} {body.anchor_time_s}".encode(),
-    )
+    numbers = f"{body.anchor_seqno} {body.anchor_time_s}".encode()
+    more = (body.gpu_digest or b"-", body.handshake_digest or b"-", numbers)
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (*named, *more))).digest()
 
 

@@ -6,7 +6,7 @@ Rules (in this order; the first one that refuses is the verdict)
 2. A TD that can be debugged proves nothing (`debug_allowed` is ignored on public networks, see `evidence`);
    its attributes, extended features and service TDs are those that the policy names.
 3. TDX module, evaluation numbers (floors, because whoever brings the collateral chooses among all that Intel
-   has signed and that are valid at the same time), advisories, TCB status.
+   has signed and that are valid at the same time), the age of the collateral, advisories, TCB status.
 4. Processor family, machine and platform flags.
 5. A quote of a guest that the node only talked to, GPUs, and at last what runs: MRTD and RTMRs.
 
@@ -18,12 +18,13 @@ Source: Intel TDX Module 1.5 ABI (TD attributes, XFAM); Intel DCAP appraisal of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from attestation.errors import (
     AdvisoryRefusedError,
     AnchorStaleError,
+    CollateralAgeError,
     DebugRefusedError,
     EvaluationNumberError,
     FmspcRefusedError,
@@ -44,7 +45,7 @@ from attestation.errors import (
 from attestation.gpu import VerifiedGpu
 from attestation.gpu_policy import appraise_gpus
 from attestation.policy import DEBUG_GROUP, XFAM_REQUIRED, AttestationPolicy, Measurement
-from attestation.types import TcbStatus, TdAttribute, VerifiedQuote
+from attestation.types import TcbStatus, TdAttribute, TdReport, VerifiedQuote
 
 _MACHINE_TAG = b"gpupool/machine/1"
 
@@ -179,6 +180,12 @@ def _require_evaluation(case: Case) -> None:
         )
 
 
+def _require_collateral_age(case: Case) -> None:
+    age_s = case.now - case.verified.collateral_issued_s
+    if age_s > case.policy.collateral_age_max_s:
+        raise CollateralAgeError(f"collateral: {age_s} s old, at most {case.policy.collateral_age_max_s}")
+
+
 def _require_advisories(case: Case) -> None:
     if rejected := sorted(case.policy.advisories_rejected.intersection(case.verified.advisories)):
         raise AdvisoryRefusedError(f"advisories: {', '.join(rejected)}")
@@ -233,9 +240,23 @@ def _measurement(case: Case) -> Measurement:
     td = case.verified.td
     measurement = next((known for known in case.policy.measurements if known.matches(td)), None)
     if measurement is None:
-        rtmrs = " ".join(f"{value.hex()[:16]}..." for value in td.rtmrs)
-        raise MeasurementRefusedError(f"measurements: MRTD {td.mr_td.hex()}, RTMRs {rtmrs} match no entry")
+        raise MeasurementRefusedError(f"measurements: {_nearest(td, case.policy.measurements)}")
     return measurement
+
+
+def _nearest(td: TdReport, known: Sequence[Measurement]) -> str:
+    """What is nearest to what `td` runs, and which registers differ."""
+    if not known:
+        return f"MRTD {td.mr_td.hex()}: the policy has no entry"
+    found = {each.name: _differences(td, each) for each in known}
+    name = min(found, key=lambda each: len(found[each]))
+    return f'nearest is "{name}", differs in {", ".join(found[name])}'
+
+
+def _differences(td: TdReport, known: Measurement) -> list[str]:
+    pairs: list[tuple[str, bytes | None, bytes]] = [("MRTD", known.mr_td, td.mr_td)]
+    pairs += [(f"RTMR{i}", want, have) for i, (want, have) in enumerate(zip(known.rtmrs, td.rtmrs, strict=True))]
+    return [f"{name} ({have.hex()[:16]}...)" for name, want, have in pairs if want not in (None, have)]
 
 
 def _is_denied(value: bytes, allowed: Collection[bytes] | None) -> bool:
@@ -258,6 +279,11 @@ RULES: tuple[tuple[str, Callable[[Case], str], Callable[[Case], None]], ...] = (
         "evaluation numbers",
         lambda case: f"TCB info {case.verified.tcb_evaluation}, QE identity {case.verified.qe_evaluation}",
         _require_evaluation,
+    ),
+    (
+        "collateral age",
+        lambda case: f"{case.now - case.verified.collateral_issued_s} s",
+        _require_collateral_age,
     ),
     ("advisories", lambda case: ", ".join(case.verified.advisories) or "none", _require_advisories),
     ("TCB status", lambda case: str(case.verified.status), _require_tcb_status),

@@ -142,6 +142,12 @@ class VerifiedCollateral:
     pck_crl: RevocationList
     validities: tuple[Validity, ...]
 
+    @property
+    def issued_s(self) -> int:
+        """When its oldest part was issued (Unix seconds), the root's list aside: that one is renewed once a year."""
+        parts = (self.pck_crl.validity, self.tcb_info.validity, self.qe_identity.validity)
+        return min(part.not_before_s for part in parts)
+
     def require_valid(self, now: int) -> None:
         """Raise `CollateralNotYetValidError` or `CollateralExpiredError` unless every part holds at `now`."""
         for validity in self.validities:

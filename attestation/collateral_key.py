@@ -18,7 +18,9 @@ from attestation.quote import parse_quote
 from attestation.verify import verify_pck
 
 RENEWAL_S_MIN = 3600
-"""Near its end a part stays near its end until Intel issues the next one: no more than one look an hour."""
+RENEWAL_S_MAX = 86_400
+"""Near its end a part stays near its end until Intel issues the next one: no more than one look an hour. And no
+less than one a day, since the pool's policy may bound how old collateral may be."""
 
 
 class Update(StrEnum):
@@ -125,10 +127,15 @@ class Held:
         )
 
     @property
+    def until_s(self) -> int:
+        """Until when it can be used (Unix seconds, included)."""
+        return min(part.not_after_s for part in self.verified.validities)
+
+    @property
     def due_s(self) -> int:
-        """When it should be renewed (Unix seconds): half of what its shortest part still had when it was kept."""
+        """When it should be renewed (Unix seconds): daily, or after half of what its shortest part still had."""
         ends_s = min(part.not_after_s for part in _dated_parts(self.verified))
-        return self.kept_s + max(RENEWAL_S_MIN, (ends_s - self.kept_s) // 2)
+        return self.kept_s + min(RENEWAL_S_MAX, max(RENEWAL_S_MIN, (ends_s - self.kept_s) // 2))
 
 
 def _dated_parts(verified: VerifiedCollateral) -> tuple[Validity, Validity, Validity, Validity]:

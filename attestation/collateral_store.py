@@ -5,7 +5,8 @@ read is as if it were not there, and is fetched anew.
 
 1. Admitted is what verifies up to the root, is valid now, and is of the key that it is offered for.
 2. Never back: nothing in it may be older than in the newest of its key, part by part: the issue date of each
-   document and list, the evaluation numbers. Early and standard updates are keys of their own.
+   document and list, the evaluation numbers. Early and standard updates are keys of their own. Once the newest
+   has run out it binds nobody: no document says which update it is of, so a mistake must not last.
 3. A file is named by the digest of its content, written aside and renamed. The index is renamed after the
    files that it names; it repeats what rule 2 compares, so a damaged file lets nothing old in. A lost index
    does: then the store starts empty, and the floor of evaluation numbers in the policy remains.
@@ -120,7 +121,7 @@ class CollateralStore:
         held = self._verified(key, collateral, now, kept_s=now)
         newest = _last(self._records(), key)
         if newest is not None:
-            require_not_older(held.issue, newest.issue)
+            newest.require_not_younger_than(held)
         return held
 
     def keep(self, held: Held) -> None:
@@ -131,12 +132,12 @@ class CollateralStore:
             CollateralStoreError: the folder cannot be written; the newest stays what it was.
         """
         digest = held.collateral.digest
-        record = _Record(key=held.key, digest=digest, kept_s=held.kept_s, issue=held.issue)
+        record = _Record(key=held.key, digest=digest, kept_s=held.kept_s, issue=held.issue, until_s=held.until_s)
         with self._alone() as folder:
             records = self._records()
             newest = _last(records, held.key)
             if newest is not None:
-                require_not_older(record.issue, newest.issue)
+                newest.require_not_younger_than(held)
             others = [each for each in records if (each.key, each.digest) != (held.key, digest)]
             records = _pruned([*others, record], self._files_max)
             self._write(folder, f"{digest.hex()}.json", held.collateral.to_json())
@@ -166,8 +167,7 @@ class CollateralStore:
             collateral = self.get(record.digest)
             if collateral is None:
                 raise CollateralUnknownError(f"{self.folder}: no whole collateral {record.digest.hex()}")
-            entry = _Entry(update=record.key.update, collateral=msgspec.Raw(collateral.to_json()))
-            lines.append(msgspec.json.encode(entry) + b"\n")
+            lines.append(write_bundle_entry(record.key.update, collateral))
         bundle = b"".join(lines)
         if len(bundle) > BUNDLE_BYTES_MAX:
             raise CollateralBundleError(f"bundle: {len(bundle)} bytes, at most {BUNDLE_BYTES_MAX} go into one")
@@ -219,7 +219,7 @@ class CollateralStore:
     def _alone(self) -> Iterator[int]:
         """Keep other writers out for the length of the block; yields the folder's descriptor."""
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self.folder)
             folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX)
@@ -260,6 +260,12 @@ def split_bundle(bundle: bytes) -> list[tuple[int, bytes]]:
     return lines
 
 
+def write_bundle_entry(update: Update, collateral: Collateral) -> bytes:
+    """A line of a bundle."""
+    entry = _Entry(update=update, collateral=msgspec.Raw(collateral.to_json()))
+    return msgspec.json.encode(entry) + b"\n"
+
+
 def read_bundle_entry(line: bytes) -> BundleEntry:
     """Read a line of a bundle; nothing in it is verified.
 
@@ -282,11 +288,29 @@ class _Record:
     digest: bytes
     kept_s: int
     issue: Issue
+    until_s: int
+
+    def require_not_younger_than(self, offered: Held) -> None:
+        """Raise `CollateralRollbackError` if this is usable still and a part of `offered` is older (rule 2)."""
+        if offered.kept_s <= self.until_s:
+            require_not_older(offered.issue, self.issue)
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     update: Update
     collateral: msgspec.Raw
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder, durably: what it holds is the memory of rule 2."""
+    if folder.is_dir():
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
 
 
 def _newest(records: Iterable[_Record]) -> list[_Record]:

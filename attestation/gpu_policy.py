@@ -31,6 +31,7 @@ from attestation.gpu import VerifiedGpu
 BLOCK_VIDEO_DECODER = 36
 """NVIDIA's verifier does not compare it while the first video decoder is off; `golden_of` leaves it out."""
 
+_ANY = "any"
 _BYTES = 48
 _UNMEASURED = bytes(_BYTES)
 _INDEX = re.compile(r"[1-9][0-9]{0,2}")
@@ -146,9 +147,9 @@ class GpuGoldenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     blocks: Annotated[dict[str, _Texts], msgspec.Meta(max_length=254)]
-    driver: _Texts = []
-    vbios: _Texts = []
-    fwid: _Texts = []
+    driver: _Texts = _ANY
+    vbios: _Texts = _ANY
+    fwid: _Texts = _ANY
     protected_pcie: bool = False
 
 
@@ -167,9 +168,9 @@ def write_golden(golden: GpuGolden) -> dict[str, Any]:
     """Return the table form, every key present, in one order: equal entries give equal tables."""
     return {
         "name": golden.name,
-        "driver": sorted(golden.drivers),
-        "vbios": sorted(golden.vbioses),
-        "fwid": sorted(fwid.hex() for fwid in golden.fwids),
+        "driver": sorted(golden.drivers) or _ANY,
+        "vbios": sorted(golden.vbioses) or _ANY,
+        "fwid": sorted(fwid.hex() for fwid in golden.fwids) or _ANY,
         "protected_pcie": golden.protected_pcie,
         "blocks": {str(i): sorted(v.hex() for v in values) for i, values in sorted(golden.measurements.items())},
     }
@@ -184,7 +185,7 @@ def _read_golden(table: GpuGoldenTable) -> GpuGolden:
         measurements={_read_index(where, key): _read_block(where, key, texts) for key, texts in table.blocks.items()},
         drivers=_read_versions(f"{where}: driver", table.driver, _DRIVER),
         vbioses=_read_versions(f"{where}: vbios", table.vbios, _VBIOS),
-        fwids=_read_digests(f"{where}: fwid", table.fwid),
+        fwids=frozenset() if table.fwid == _ANY else _read_digests(f"{where}: fwid", table.fwid),
         protected_pcie=table.protected_pcie,
     )
 
@@ -203,7 +204,9 @@ def _read_block(where: str, key: str, texts: str | list[str]) -> frozenset[bytes
 
 
 def _read_versions(where: str, texts: str | list[str], form: re.Pattern[str]) -> frozenset[str]:
-    versions = frozenset(text.upper() for text in _list_of(texts))
+    if texts == _ANY:
+        return frozenset()
+    versions = frozenset(text.upper() for text in _list_of(where, texts))
     for version in versions:
         if not form.fullmatch(version):
             raise InvalidPolicyError(f"{where}: {version!r:.40} is no version; copy it from `gpupool attest show`")
@@ -212,7 +215,7 @@ def _read_versions(where: str, texts: str | list[str], form: re.Pattern[str]) ->
 
 def _read_digests(where: str, texts: str | list[str]) -> frozenset[bytes]:
     try:
-        values = frozenset(bytes.fromhex(text) for text in _list_of(texts))
+        values = frozenset(bytes.fromhex(text) for text in _list_of(where, texts))
     except ValueError as error:
         raise InvalidPolicyError(f"{where}: not hex") from error
     if any(len(value) != _BYTES for value in values):
@@ -220,5 +223,7 @@ def _read_digests(where: str, texts: str | list[str]) -> frozenset[bytes]:
     return values
 
 
-def _list_of(texts: str | list[str]) -> list[str]:
+def _list_of(where: str, texts: str | list[str]) -> list[str]:
+    if not texts:
+        raise InvalidPolicyError(f'{where}: an empty list allows nothing; "any" is the word for no restriction')
     return [texts] if isinstance(texts, str) else texts

@@ -13,6 +13,7 @@ Source: Intel TDX Module 1.5 ABI (TD attributes, XFAM); Intel DCAP appraisal of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -52,6 +53,8 @@ class AttestationPolicy:
 
     `td_attributes_required` are bits that must be set, `td_attributes_allowed` those that may be set
     besides; `mr_service_tds` lists service TDs that may be bound (none being bound is always allowed);
+    `collateral_age_max_s` bounds how old any part of the collateral may be, the root's revocation list aside: who
+    brings it could otherwise choose a list from before a revocation;
     `platform_flags_allowed` defaults to all, as every two-socket server carries all three;
     `guest_handshake_allowed` lets a node outside of the TD prove a guest that it talked to (`handshake`).
     With `gpu_evidence_required`, at least `gpus_min` GPUs report, each matches one of `gpu_measurements`, and none
@@ -65,6 +68,7 @@ class AttestationPolicy:
     advisories_rejected: frozenset[str] = frozenset()
     tcb_evaluation_min: int = 0
     qe_evaluation_min: int = 0
+    collateral_age_max_s: int = 31 * 86_400
     evidence_age_max_s: int = 86_400
     debug_allowed: bool = False
     td_attributes_required: TdAttribute = TdAttribute.SEPT_VE_DISABLE
@@ -93,13 +97,16 @@ class AttestationPolicy:
             table = msgspec.convert(mapping, _Table, strict=True)
         except msgspec.ValidationError as error:
             raise InvalidPolicyError(f"attestation policy: {error}") from error
+        if (table.gpu_measurements or table.gpus_denied) and not table.gpu_evidence_required:
+            raise InvalidPolicyError("attestation policy: gpu_evidence_required: GPUs are restricted: must be true")
         return cls(
             measurements=tuple(_read_measurement(entry) for entry in table.measurements),
             tcb_statuses=_read_statuses(table.tcb_statuses),
             out_of_date_grace_s=table.out_of_date_grace_s,
-            advisories_rejected=frozenset(table.advisories_rejected),
+            advisories_rejected=_read_advisories(table.advisories_rejected),
             tcb_evaluation_min=table.tcb_evaluation_min,
             qe_evaluation_min=table.qe_evaluation_min,
+            collateral_age_max_s=table.collateral_age_max_s,
             evidence_age_max_s=table.evidence_age_max_s,
             debug_allowed=table.debug_allowed,
             td_attributes_required=_read_attributes(table.td_attributes_required),
@@ -127,6 +134,7 @@ class AttestationPolicy:
             "advisories_rejected": sorted(self.advisories_rejected),
             "tcb_evaluation_min": self.tcb_evaluation_min,
             "qe_evaluation_min": self.qe_evaluation_min,
+            "collateral_age_max_s": self.collateral_age_max_s,
             "evidence_age_max_s": self.evidence_age_max_s,
             "debug_allowed": self.debug_allowed,
             "td_attributes_required": _write_attributes(self.td_attributes_required),
@@ -175,6 +183,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     advisories_rejected: _Texts = []
     tcb_evaluation_min: _U32 = _DEFAULT.tcb_evaluation_min
     qe_evaluation_min: _U32 = _DEFAULT.qe_evaluation_min
+    collateral_age_max_s: Annotated[int, msgspec.Meta(ge=_DAY_S, le=400 * _DAY_S)] = _DEFAULT.collateral_age_max_s
     evidence_age_max_s: Annotated[int, msgspec.Meta(ge=1, le=31 * _DAY_S)] = _DEFAULT.evidence_age_max_s
     debug_allowed: bool = _DEFAULT.debug_allowed
     td_attributes_required: _Texts = msgspec.field(
@@ -212,6 +221,13 @@ def _read_statuses(statuses: list[TcbStatus]) -> frozenset[TcbStatus]:
     if TcbStatus.REVOKED in statuses:
         raise InvalidPolicyError("attestation policy: tcb_statuses: Revoked can never be allowed")
     return frozenset(statuses)
+
+
+def _read_advisories(names: list[str]) -> frozenset[str]:
+    for name in names:
+        if not re.fullmatch("INTEL-SA-[0-9]{5}", name):
+            raise InvalidPolicyError(f"attestation policy: advisories_rejected: {name!r}: expected like INTEL-SA-00837")
+    return frozenset(names)
 
 
 def _read_attributes(names: list[str]) -> TdAttribute:

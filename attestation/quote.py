@@ -44,7 +44,7 @@ def parse_quote(raw: bytes) -> Quote:
         QuoteUnsupportedError: well-formed so far, of a kind that is not verified here.
     """
     if len(raw) > QUOTE_BYTES_MAX:
-        raise QuoteTooLongError(f"quote: {len(raw)} bytes, at most {QUOTE_BYTES_MAX} are read")
+        raise QuoteTooLongError(f"quote: more than {QUOTE_BYTES_MAX} bytes")
     reader = _Reader(raw)
     version, body_type = _read_header(reader)
     body_bytes = _BODY_BYTES[body_type]

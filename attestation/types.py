@@ -135,7 +135,8 @@ class VerifiedQuote:
     """An authentic quote and the TCB status that its collateral gives it at `verified_s`.
 
     `tcb_date_s` is the oldest date among the TCB levels used; `advisories` is their sorted union;
-    `signed_digest` (SHA-256 of the signed region) identifies the quote.
+    `signed_digest` (SHA-256 of the signed region) identifies the quote; `collateral_issued_s` is when the oldest
+    part of the collateral was issued, the root's revocation list aside.
     """
 
     td: TdReport
@@ -148,4 +149,5 @@ class VerifiedQuote:
     quote_version: int
     signed_digest: bytes
     collateral_digest: bytes
+    collateral_issued_s: int
     verified_s: int

@@ -36,6 +36,7 @@ from attestation.errors import (
     FmspcMismatchError,
     PceIdMismatchError,
     PckIssuerMismatchError,
+    PckIssuerRevokedError,
     PckRevokedError,
     QeAttributesError,
     QeMiscSelectError,
@@ -116,6 +117,7 @@ def _verify(quote: Quote, collateral: VerifiedCollateral, pck: VerifiedPck, now:
         quote_version=quote.version,
         signed_digest=hashlib.sha256(quote.signed).digest(),
         collateral_digest=collateral.digest,
+        collateral_issued_s=collateral.issued_s,
         verified_s=now,
     )
 
@@ -129,6 +131,9 @@ def _require_pck_good(pck: VerifiedPck, collateral: VerifiedCollateral, now: int
         raise PckIssuerMismatchError(
             f'PCK: issued by "{pck.issuer.common_name}", revocation list of "{collateral.pck_issuer.common_name}"'
         )
+    # The quote's own certificate of that CA, which may be another one than the collateral's.
+    if pck.issuer.serial in collateral.root_crl.serials:
+        raise PckIssuerRevokedError(f'PCK: "{pck.issuer.common_name}" {pck.issuer.serial:x} is revoked by the root')
     if pck.certificate.serial in collateral.pck_crl.serials:
         raise PckRevokedError(f"PCK: certificate {pck.certificate.serial:x} is revoked")
 

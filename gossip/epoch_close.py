@@ -25,10 +25,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from contracts.model import Landed, OperatorSet, Signature
 from contracts.permutation import TurnSchedule
 from contracts.signing import SigningKey
+from gossip.coverage import Verdict
 from gossip.cut import proven_forks, require_usable
 from gossip.epoch_events import (
     Action,
@@ -65,7 +67,7 @@ from gossip.policy import PoolPolicy
 from gossip.records import PoolId
 from gossip.round import Round
 from gossip.settlement import Base, Settlement
-from gossip.tally import EpochFrame, Verdict, settle
+from gossip.tally import EpochFrame, settle
 
 EARLY_MAX = 256
 """Messages of an epoch that this node has not opened yet; what is lost here comes by anti-entropy."""
@@ -93,6 +95,8 @@ class EpochClose:
         self._round: Round | None = None
         self._checkpoint: frozenset[object] = frozenset()
         self._early: list[Message] = []
+        self._restored: tuple[Settlement, ...] = ()
+        """What this node attested before it was started again: one of them may have landed meanwhile."""
         self._finalizing: tuple[int, TurnSchedule] | None = None
         self._view: ChainView | None = None
         self._operators: OperatorSet | None = None
@@ -137,7 +141,8 @@ class EpochClose:
         actions = self._finalize(event)
         if landed.epoch > self.base.epoch:
             outcomes = self._round.outcomes.values() if self._round is not None else ()
-            known = next((outcome for outcome in outcomes if outcome.payload_hash == landed.payload_hash), None)
+            held = (*outcomes, *self._restored)
+            known = next((outcome for outcome in held if outcome.payload_hash == landed.payload_hash), None)
             if known is None:
                 self._checkpoint = frozenset({ObjectId(kind="checkpoint", id=landed.payload_hash)})
                 return actions
@@ -145,7 +150,7 @@ class EpochClose:
         frame = event.frame
         is_next = frame is not None and frame.epoch == self.base.epoch + 1
         if frame is not None and is_next and (self._round is None or self._round.frame != frame):
-            actions += self._open(frame, landed)
+            self._open(frame, landed)
         return [*actions, *self._step()]
 
     def _finalize(self, event: Advanced) -> list[Action]:
@@ -172,23 +177,27 @@ class EpochClose:
             return []
         self.base = settlement.base()
         self._round = None
+        self._restored = ()
         self._checkpoint = frozenset()
         for node_key, reading in settlement.readings.items():
             self._logs.rebase(node_key, reading.head, reading.work_end_s)
         return [Persist(epoch=settlement.payload.epoch, landed=settlement), Settled(settlement)]
 
-    def _open(self, frame: EpochFrame, landed: Landed) -> list[Action]:
+    def _open(self, frame: EpochFrame, landed: Landed) -> None:
+        """Start the epoch's close with all that came early or was restored, before anything is done on it.
+
+        In between, a node that was restarted would say anew what it had said already.
+        """
         self._logs.open(participant.node_key for participant in frame.participants)
         observe_s = max(frame.end_s + frame.policy.timing.settle_delay_s, landed.settled_s)
         self._round = Round(frame, self._pool, observe_s)
         early, self._early = self._early, []
-        actions: list[Action] = []
         for message in early:
-            try:
-                actions += self._hear(message)
-            except InvalidMessageError:
-                continue  # judged only now, long after it came: its sender cannot be told any more
-        return actions
+            if message.epoch > frame.epoch:
+                self._put_aside(message)
+            elif message.epoch == frame.epoch:
+                with suppress(InvalidMessageError):  # judged only now: its sender cannot be told any more
+                    self._take(self._round, message)
 
     # A message came.
 
@@ -199,6 +208,10 @@ class EpochClose:
             return []
         if message.epoch < round_.frame.epoch:
             return []
+        self._take(round_, message)
+        return self._step()
+
+    def _take(self, round_: Round, message: Message) -> None:
         match message:
             case Observation():
                 round_.add_observation(message, self.base)
@@ -208,7 +221,6 @@ class EpochClose:
                     round_.led.add(message.view)
             case Attest():
                 round_.add_attest(message)
-        return self._step()
 
     def _put_aside(self, message: Message) -> None:
         """Keep a message of the next epoch, or the one after: a peer may have seen the chain move first."""
@@ -216,9 +228,10 @@ class EpochClose:
         if is_operator and 0 < message.epoch - self.base.epoch <= 2 and len(self._early) < EARLY_MAX:
             self._early.append(message)
 
-    def restore(self, messages: Iterable[Message]) -> None:
+    def restore(self, messages: Iterable[Message], outcomes: Iterable[Settlement] = ()) -> None:
         """Take back what this node made durable of the epoch after the base, when it starts."""
         self._early += messages
+        self._restored = tuple(outcomes)
 
     # What can be done now.
 
@@ -331,17 +344,19 @@ class EpochClose:
                 actions.append(Refused(proposal, str(error)))
             else:
                 if index is not None:
-                    actions += self._attest(round_, proposal, observations)
+                    actions += self._attest(round_, proposal, observations, outcome)
             del round_.pending[digest]
         return actions
 
-    def _attest(self, round_: Round, proposal: Proposal, listed: list[Observation]) -> list[Action]:
+    def _attest(
+        self, round_: Round, proposal: Proposal, listed: list[Observation], outcome: Settlement
+    ) -> list[Action]:
         epoch, cert_hash = round_.frame.epoch, proposal.cert_hash
         if round_.has_attested(self._key.public, cert_hash):
             return []
         attest = make_attest(self._key, self._pool, epoch=epoch, cert_hash=cert_hash)
         round_.add_attest(attest)
-        return [Persist(epoch=epoch, messages=(proposal, *listed, attest)), Publish(attest)]
+        return [Persist(epoch=epoch, messages=(proposal, *listed, attest), outcome=outcome), Publish(attest)]
 
     def _submit(self, round_: Round, now_s: int, index: int) -> list[Action]:
         """Once a known outcome has its certificate, send it when this node's turn comes (steps 5, 6)."""

@@ -96,10 +96,15 @@ Event: TypeAlias = Advanced | Heard | DataArrived | CheckpointArrived
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persist:
-    """Make these durable in one transaction: messages of `epoch`, or the settlement that landed for it."""
+    """Make these durable in one transaction: messages of `epoch`, or the settlement that landed for it.
+
+    `outcome` is the settlement that an attest among the messages stands for: it may land at any time, and then
+    somebody has to have it still, even if all who attested were restarted.
+    """
 
     epoch: int
     messages: tuple[Message, ...] = ()
+    outcome: Settlement | None = None
     landed: Settlement | None = None
 
 

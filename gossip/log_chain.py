@@ -29,6 +29,7 @@ from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.records import CloseBody, EvidenceBody, ReceiptBody, Record, WorkBody
 
 BRANCHES_MAX = 8
+EVIDENCE_UNSETTLED_MAX = 256
 CLOCK_TOLERANCE_S = 5
 
 
@@ -84,6 +85,8 @@ class ForkProof:
 class _Entry:
     record: Record
     work_end_s: int
+    evidence: int
+    """How many pieces of evidence there are from the base up to this record."""
 
 
 class Log:
@@ -113,6 +116,8 @@ class Log:
         if previous_end_s is None:
             return Placement.GAP
         _require_window(record, previous_end_s, window_max_s)
+        if isinstance(record.body, EvidenceBody) and self._evidence_before(record) >= EVIDENCE_UNSETTLED_MAX:
+            raise InvalidMessageError(f"evidence: more than {EVIDENCE_UNSETTLED_MAX} pieces that are not settled")
         if _dated_s(record) > now_s + CLOCK_TOLERANCE_S:
             return Placement.EARLY
         siblings = len(self._by_seq.get(record.seq, ()))
@@ -137,7 +142,11 @@ class Log:
     def _keep(self, record: Record) -> None:
         body = record.body
         previous_end_s = self._work_end_before(record) or 0
-        self._by_hash[record.hash] = _Entry(record, body.end_s if isinstance(body, WorkBody) else previous_end_s)
+        self._by_hash[record.hash] = _Entry(
+            record,
+            body.end_s if isinstance(body, WorkBody) else previous_end_s,
+            self._evidence_before(record) + isinstance(body, EvidenceBody),
+        )
         self._by_seq.setdefault(record.seq, []).append(record.hash)
         if self.head.hash == record.prev_hash:
             self.head = Head(record.seq, record.hash)
@@ -204,6 +213,10 @@ class Log:
         if isinstance(parent.record.body, CloseBody):
             raise InvalidMessageError("record: the log was closed before it")
         return parent.work_end_s
+
+    def _evidence_before(self, record: Record) -> int:
+        parent = self._by_hash.get(record.prev_hash)
+        return 0 if parent is None else parent.evidence
 
 
 class LogBook:

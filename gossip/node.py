@@ -25,6 +25,7 @@ from typing import TypeVar
 import trio
 
 from contracts.signing import SigningKey
+from gossip.coverage import Verdict
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import (
     Action,
@@ -45,7 +46,6 @@ from gossip.policy import WINDOW_S_MAX, PoolPolicy
 from gossip.records import Body, EvidenceBody, PoolId, Record, make_record, parse_record, trust_record, verify_record
 from gossip.settlement import Base, Settlement
 from gossip.store import Store
-from gossip.tally import Verdict
 from gossip.wire import GOSSIP_BYTES_MAX, RECORD, encode_gossip, kind_of, parse_gossip, parse_message
 from gossip.witness import Witness
 
@@ -53,6 +53,17 @@ CHAIN_ACTIONS_MAX = 64
 OUTBOX_MAX = 256
 ANY_TIME_S = 1 << 62
 """The clock for records that are this node's own or were taken already: one that stepped back undoes nothing."""
+
+OWN_FORK = (
+    "own log: it is forked, this key signed two records of one number: two agents ran with it, or an old database was "
+    "restored. Nothing above the fork will count: stop every agent of this key, and start anew with a new wallet and "
+    "node key"
+)
+OWN_LOG_ELSEWHERE = (
+    "own log: a peer brought a record of this key that is not in this database: another agent signs with it, or a "
+    "restored database lacked it. Stop every other agent of this key at once, then start this one again: it goes on "
+    "from what peers hold"
+)
 
 ChainAction = Finalize | Submit
 
@@ -90,6 +101,8 @@ class Node:
         """Told of every evidence record that is placed, once."""
         self.on_settled: Callable[[Settlement], None] = lambda settlement: None
         """Told of every settlement that landed, once."""
+        self.is_own_log_known = False
+        """Set once operators said how far they know the own log: from then on nobody else may extend it."""
         self.drops: Counter[str] = Counter()
         self.verified = 0
         self.placed: Counter[str] = Counter()
@@ -113,7 +126,9 @@ class Node:
             log = self.logs[self.key.public]
             record = make_record(self.key, self.pool, log.head.seq + 1, log.head.hash, body)
             placement = log.place(record, now_s=ANY_TIME_S, window_max_s=self.logs.window_max_s)
-            if placement is not Placement.EXTENDED or log.fork is not None:
+            if log.fork is not None:
+                raise OwnForkError(OWN_FORK)
+            if placement is not Placement.EXTENDED:
                 raise OwnForkError(f"own record {record.seq} does not extend the own log: {placement.value}")
             await self._blocking(self.store.append_own, record, window)
             self.logs.insert(record, now_s=ANY_TIME_S)
@@ -143,7 +158,11 @@ class Node:
             self.drop(kind, error)
 
     async def take_records(self, wires: Sequence[bytes]) -> Counter[Placement]:
-        """Verify, place and store records of peers; those that fail are dropped and counted."""
+        """Verify, place and store records of peers; those that fail are dropped and counted.
+
+        Raises:
+            OwnForkError: one is of the own log, which was known, and new: another agent signs with this key.
+        """
         fresh = []
         for wire in wires:
             try:
@@ -159,11 +178,15 @@ class Node:
                 self.drop("record", error)
         self.verified += len(fresh)
         async with self._turn:
-            return await self._place([record for record in fresh if await self._has_attachments(record)])
+            return await self._place(fresh)
 
     async def _has_attachments(self, record: Record) -> bool:
-        """Whether the record may be placed: evidence waits for all that it names (rule 3)."""
-        if not isinstance(record.body, EvidenceBody):
+        """Whether the record may be placed: evidence waits for all that it names (rule 3).
+
+        Nothing is fetched for a record that could not be placed then.
+        """
+        placement = self.logs[record.node_key].place(record, now_s=self.now_s(), window_max_s=self.logs.window_max_s)
+        if not isinstance(record.body, EvidenceBody) or placement not in (Placement.EXTENDED, Placement.FORKED):
             return True
         named = record.body.attachments
         missing = frozenset([d for d in named if await self._blocking(self.store.attachment, d) is None])
@@ -173,10 +196,15 @@ class Node:
         return not missing
 
     @property
+    def attachments_wanted(self) -> frozenset[object]:
+        """What new evidence names and is not here: to be fetched from peers."""
+        wanted = frozenset[bytes]().union(*self._attachments_wanted.values())
+        return frozenset(ObjectId(kind="attachment", id=digest) for digest in wanted)
+
+    @property
     def all_wanted(self) -> frozenset[object]:
         """What to fetch from peers: for the machine's decisions, and what new evidence names."""
-        wanted = frozenset().union(*self._attachments_wanted.values())
-        return self.machine.wanted | {ObjectId(kind="attachment", id=digest) for digest in wanted}
+        return self.machine.wanted | self.attachments_wanted
 
     async def take_attachment(self, digest: bytes, body: bytes) -> None:
         """Keep an attachment (whose digest was checked); evidence that waited for it may be placed from now on."""
@@ -190,6 +218,8 @@ class Node:
         kept = []
         for record in records:
             try:
+                if not await self._has_attachments(record):
+                    continue
                 placement = self.logs.insert(record, now_s=self.now_s())
             except InvalidMessageError as error:
                 self.drop("record", error)
@@ -203,6 +233,8 @@ class Node:
                 self.witness.hear(record.node_key, self.now_s())
         if kept:
             await self._blocking(self.store.append, kept)
+            if self.is_own_log_known and any(record.node_key == self.key.public for record in kept):
+                raise OwnForkError(OWN_FORK if self.logs[self.key.public].fork is not None else OWN_LOG_ELSEWHERE)
             if self.machine.progress() is not None:
                 await self._perform(self.machine.handle(DataArrived()))
         return placed
@@ -225,8 +257,8 @@ class Node:
     async def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case Persist(epoch=epoch, messages=messages, landed=landed):
-                    await self._blocking(self.store.keep_messages, epoch, messages)
+                case Persist(epoch=epoch, messages=messages, outcome=outcome, landed=landed):
+                    await self._blocking(self.store.keep_messages, epoch, messages, outcome)
                     if landed is not None:
                         await self._blocking(self.store.keep_landed, landed)
                 case Publish(message):
@@ -287,5 +319,6 @@ def open_node(
         record = trust_record(parse_record(wire, pool))
         if record.node_key in node.logs:
             node.logs.insert(record, now_s=ANY_TIME_S)
-    node.machine.restore(parse_message(kind, wire, pool) for kind, wire in store.messages(base.epoch + 1))
+    messages = [parse_message(kind, wire, pool) for kind, wire in store.messages(base.epoch + 1)]
+    node.machine.restore(messages, store.outcomes())
     return node

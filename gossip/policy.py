@@ -56,6 +56,9 @@ class Work(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Granularity of witnessed uptime."""
     witness_carry_s: int
     """Witnessed but not yet credited uptime of at most this length covers late records."""
+    anchor_age_max_s: int
+    """Evidence whose anchor is older than this at the epoch's end is void, unseen: so every anchor that decides
+    something is one that liteservers still know. More than the evidence's age and an epoch together."""
     machine_nodes_max: int
     """So many nodes may earn on one machine: what a key that was taken out of one machine is worth at most."""
 
@@ -133,6 +136,7 @@ def _require_ranges(document: _Document) -> None:
         ("work.tokens_per_s_max", work.tokens_per_s_max, 1, 1 << 32),
         ("work.witness_bucket_s", work.witness_bucket_s, 1, 3_600),
         ("work.witness_carry_s", work.witness_carry_s, 0, 1 << 31),
+        ("work.anchor_age_max_s", work.anchor_age_max_s, 60, 31 * 86_400),
         ("work.machine_nodes_max", work.machine_nodes_max, 1, 1024),
         ("score.tokens", score.tokens, 0, 1000),
         ("score.uptime", score.uptime, 0, 1000),

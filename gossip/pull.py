@@ -28,7 +28,7 @@ from gossip.epoch_events import CheckpointArrived, Heard, ObjectId
 from gossip.errors import InvalidMessageError, OwnForkError, PeerMisbehavedError, PeerUnavailableError
 from gossip.log_chain import GENESIS, Head, Placement, RecordRange
 from gossip.messages import Observation, parse_observation
-from gossip.node import Node
+from gossip.node import OWN_FORK, Node
 from gossip.records import ATTACHMENT_BYTES_MAX, parse_record
 from gossip.settlement import verify_checkpoint
 from gossip.sync import CloseRequest, ObjectRequest, RecordsRequest, Request, WatermarksRequest
@@ -68,23 +68,29 @@ class Puller:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._every, self._sync_interval_s, self.sync)
             nursery.start_soon(self._every, self._close_interval_s, self.pull_close)
-            nursery.start_soon(self._fetch_wanted)
+            nursery.start_soon(self._fetch_wanted, lambda: self._node.machine.wanted)
+            nursery.start_soon(self._fetch_wanted, lambda: self._node.attachments_wanted)
 
-    async def recover_own_log(self, operators: OperatorSet) -> None:
+    async def recover_own_log(self, operators: OperatorSet, *, remembers: bool = True) -> None:
         """Learn how far operators of more than two thirds of the weight know the own log (rule 4).
+
+        Without `remembers` the own database was made or restored: it speaks for nobody, and more than two thirds
+        of the weight of the *other* operators have to answer.
 
         Raises:
             OwnForkError: a peer holds a record that this key signed and that contradicts the own log.
         """
         node = self._node
         heard = {node.key.public}
-        while not operators.is_quorum(sum(o.weight for o in operators.operators if o.node_key in heard)):
+        asked = [o for o in operators.operators if remembers or o.node_key != node.key.public]
+        while 3 * sum(o.weight for o in asked if o.node_key not in heard) >= sum(o.weight for o in asked) > 0:
             for peer in self._peers():
                 if peer not in heard and await self._guarded(peer, self._learn_own_log):
                     heard.add(peer)
             if node.logs[node.key.public].fork is not None:
-                raise OwnForkError("peers hold a record of this key that contradicts this database")
+                raise OwnForkError(OWN_FORK)
             await trio.sleep(RETRY_S)
+        node.is_own_log_known = True
 
     async def _learn_own_log(self, peer: bytes) -> None:
         """Take over all that `peer` knows of the own log; one that names a head and does not show it is at fault."""
@@ -122,13 +128,14 @@ class Puller:
                 if not node.machine.holds(wire):
                     await node.take_message(kind, wire)
 
-    async def _fetch_wanted(self) -> None:
+    async def _fetch_wanted(self, missing: Callable[[], frozenset[object]]) -> None:
+        """Rule 3; one task for decisions, one for attachments, so that evidence of nobody's delays no decision."""
         node = self._node
         while True:
             await node.wanted.wait()
-            for wanted in node.all_wanted:
+            for wanted in missing():
                 peer = self._pick()
-                if peer is not None and wanted in node.all_wanted:
+                if peer is not None and wanted in missing():
                     await self._guarded(peer, functools.partial(self._fetch, wanted))
             if not node.all_wanted:
                 node.wanted = trio.Event()

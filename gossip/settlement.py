@@ -29,7 +29,8 @@ CUT_TAG = "gpupool/cut/1"
 CHECKPOINT_TAG = "gpupool/checkpoint/1"
 CHECKPOINT_BYTES_MAX = 16 * 1024 * 1024
 PARTICIPANTS_MAX = 12_000
-EVIDENCE_KEPT_MAX = 4
+EVIDENCE_KEPT_MAX = 2
+"""Of a participant in a checkpoint: one that is renewed before it expires has two; 10,000 fit one answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,14 +28,18 @@ class Store(Protocol):
     def all_records(self) -> Iterator[bytes]:
         """Wires of every record kept, ascending by log and number: read once, at start."""
 
-    def keep_messages(self, epoch: int, messages: Sequence[Message]) -> None:
-        """Keep messages of an epoch's close in one transaction; known ones are skipped."""
+    def keep_messages(self, epoch: int, messages: Sequence[Message], outcome: Settlement | None = None) -> None:
+        """Keep messages of an epoch's close, and the settlement that an attest among them stands for, in one
+        transaction; known ones are skipped."""
 
     def messages(self, epoch: int) -> Sequence[tuple[str, bytes]]:
         """(kind, wire) of the messages kept of this epoch; kinds are those of `gossip.wire`."""
 
     def observation(self, digest: bytes) -> bytes | None:
         """Wire of a kept observation."""
+
+    def outcomes(self) -> Sequence[Settlement]:
+        """The settlements kept that this node attested and that have not landed, as far as it knows."""
 
     def keep_landed(self, settlement: Settlement) -> None:
         """Keep a settlement that landed; it is the base from now on."""
@@ -50,7 +54,7 @@ class Store(Protocol):
         """Keep what evidence names (collateral, GPU evidence, a handshake) by its SHA-256."""
 
     def attachment(self, digest: bytes) -> bytes | None:
-        """Collateral of this digest."""
+        """What was kept under this SHA-256."""
 
     def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
         """Keep the cumulative witnessed seconds."""

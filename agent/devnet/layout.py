@@ -81,6 +81,7 @@ def write_policy(path: Path, epoch_s: int) -> str:
             "tokens_per_s_max": 100_000,
             "witness_bucket_s": 5,
             "witness_carry_s": 86_400,
+            "anchor_age_max_s": 86_400,
             "machine_nodes_max": 1,
         },
         "score": {"strategy": "weighted", "tokens": 500, "uptime": 200, "tasks": 200, "quality": 100},

@@ -15,6 +15,7 @@ from typing import Any
 from pytoniq_core import Cell
 
 from agent.screens import ton_exact
+from agent.texts import legible as legible
 from contracts.devchain.boc import to_boc
 from contracts.model import DAY_S, HOUR_S, Address
 
@@ -79,13 +80,6 @@ def told(name: str, value: Any) -> str:
     if name.endswith(_DURATIONS):
         return f"{value} ({span(value)})"
     return f"{value} ({utc(value)})" if name.endswith("_s") else str(value)
-
-
-def legible(text: str) -> str:
-    """A text that comes from others: nothing in it moves the cursor, and letters beyond ASCII also by their numbers."""
-    if text.isascii() and text.isprintable():
-        return text
-    return f"{text} ({text!a})" if text.isprintable() else ascii(text)
 
 
 def command_value(command: Any) -> dict[str, Any]:

@@ -174,6 +174,7 @@ from attestation.errors.quote import (
 )
 from attestation.errors.verdict import (
     AdvisoryRefusedError,
+    CollateralAgeError,
     DebugRefusedError,
     EvaluationNumberError,
     FmspcRefusedError,
@@ -204,6 +205,7 @@ __all__ = [
     "CertificateExpiredError",
     "CertificateNotYetValidError",
     "CertificationDataError",
+    "CollateralAgeError",
     "CollateralBundleError",
     "CollateralCertificateError",
     "CollateralChainError",

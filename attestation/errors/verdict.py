@@ -58,7 +58,14 @@ class EvaluationNumberError(PolicyRefusedError):
     """The collateral's TCB evaluation data number is below the policy's floor."""
 
     code = "evaluation_number_too_low"
-    remedy = "fetch newer collateral (gpupool attest collateral fetch, update early)"
+    remedy = "fetch newer collateral (`gpupool attest collateral fetch --update early`)"
+
+
+class CollateralAgeError(PolicyRefusedError):
+    """A part of the collateral is older than the policy allows: a newer revocation list may say otherwise."""
+
+    code = "collateral_too_old"
+    remedy = "fetch newer collateral (gpupool attest collateral fetch)"
 
 
 class DebugRefusedError(PolicyRefusedError):

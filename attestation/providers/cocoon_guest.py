@@ -69,7 +69,7 @@ class CocoonGuest:
             with trio.fail_after(self.timeout_s):
                 messages = await self._talk(server_name(challenge))
         except trio.TooSlowError as error:
-            raise GuestTimeoutError(f"guest {self._address}: no handshake within {self.timeout_s:g} s") from error
+            raise GuestTimeoutError(f"guest {self._address}: {self._late}") from error
         except trio.BrokenResourceError as error:
             raise GuestConnectError(f"guest {self._address}: the connection broke") from error
         except GuestUnavailableError as error:
@@ -79,6 +79,16 @@ class CocoonGuest:
     @property
     def _address(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @property
+    def _late(self) -> str:
+        late = f"no handshake within {self.timeout_s:g} s"
+        if not self.proof_of_work:
+            return late
+        # A port that asks for no work waits for a hello, as this side waits for its question.
+        return (
+            f"{late}; a port that asks for no proof of work needs --no-work, or attestation.guest_asks_for_work = false"
+        )
 
     async def _talk(self, name: str) -> bytes:
         try:

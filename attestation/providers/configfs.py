@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,9 @@ PAUSES_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Between the tries; the kernel itself waits for the host's quoting service for up to 30 s in each."""
 
 _TEXT_BYTES_MAX = 64
+_NO_REPORTS = "is no configfs-tsm folder"
 _GENERATIONS = 1 << 64
+_PRIVATE = re.compile("/gpupool-[0-9]+-[0-9a-f]{16}")
 
 _lock = trio.Lock()
 
@@ -79,11 +82,19 @@ class KernelFiles:
     root: Path = REPORTS
 
     def make(self, request: str) -> None:
-        (self.root / request).mkdir()
+        try:
+            (self.root / request).mkdir()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(error.errno, "does not exist", str(self.root)) from error
+        except NotADirectoryError as error:
+            raise NotADirectoryError(error.errno, _NO_REPORTS, str(self.root)) from error
 
     def read(self, request: str, attribute: str, limit: int) -> bytes:
-        with (self.root / request / attribute).open("rb") as file:
-            return file.read(limit)
+        try:
+            with (self.root / request / attribute).open("rb") as file:
+                return file.read(limit)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(error.errno, _NO_REPORTS, str(self.root)) from error
 
     def write(self, request: str, attribute: str, data: bytes) -> None:
         # Neither created nor truncated: an attribute is there, or it is an error.
@@ -187,4 +198,6 @@ _FAULTS: dict[int, type[AttestationError]] = {
 
 def _fault(error: OSError) -> AttestationError:
     kind = _FAULTS.get(error.errno or 0, TsmAnswerError)
-    return kind(f"configfs-tsm: {error}")
+    # A request's folder has a name that tells nobody anything; what is asked of it does.
+    place = "" if error.filename is None else f"{_PRIVATE.sub('', str(error.filename))} "
+    return kind(f"configfs-tsm: {place}{error.strerror}")

@@ -55,8 +55,11 @@ STATUS: dict[str, Any] = {
         "own": {"valid": True, "tcb_status": "UpToDate", "measurement": "image"},
         "peers": {
             "aa" * 32: {"valid": True, "error": None},
-            "bb" * 32: {"valid": False, "error": "debug_refused", "message": "it can be debugged"},
+            "bb" * 32: {"valid": False, "error": {"code": "debug_refused", "message": "debug \x1b[2J"}},
+            "cc" * 32: {"valid": False, "error": {"code": "anchor_stale"}, "valid_until_s": 1_800_000_000},
         },
+        "missing": ["dd" * 32],
+        "place_taken_by": None,
     },
     "work": {"tokens": 12345, "tasks": 6, "head": 9, "error": None},
     "peers": [
@@ -76,8 +79,9 @@ def test_a_healthy_agent() -> None:
         "chain     block 7, 2 s old; epoch 3",
         "peers     1 of 2 connected",
         "evidence  valid for 90 s (UpToDate, image)",
-        "evidence  of others: 1 of 2 in force",
-        f"evidence  {'bb' * 8} refused (debug_refused): it can be debugged",
+        "evidence  of others: 1 in force, 2 refused or ran out, 1 not seen",
+        f"evidence  {'bb' * 8} refused (debug_refused): 'debug \\x1b[2J'",
+        f"evidence  {'cc' * 8} ran out at 2027-01-15 08:00 UTC, and no newer came",
         "work      12,345 tokens in 6 tasks since start, log at record 9",
         "entry     active, stake 100.000 TON, reputation 500",
     ]
@@ -91,6 +95,8 @@ NO_EVIDENCE = {
     "collateral_error": None,
     "own": None,
     "peers": {},
+    "missing": [],
+    "place_taken_by": None,
 }
 
 
@@ -101,7 +107,16 @@ NO_EVIDENCE = {
         ("chain", {"seqno": 7, "age_s": 2, "epoch": 3, "error": "no answer"}, "epoch 3; no answer"),
         ("evidence", {**NO_EVIDENCE, "alarm": "no new evidence can be made"}, "evidence  no new evidence can be made"),
         ("evidence", NO_EVIDENCE, "evidence  being made"),
-        ("evidence", {**NO_EVIDENCE, "collateral_error": "404"}, "evidence  collateral is not renewed: 404"),
+        (
+            "evidence",
+            {**NO_EVIDENCE, "collateral_error": {"message": "404"}},
+            "evidence  collateral is not renewed: 404",
+        ),
+        (
+            "evidence",
+            {**NO_EVIDENCE, "place_taken_by": "ee" * 32},
+            f"evidence  {'ee' * 8} holds the place on this machine",
+        ),
         ("work", {"tokens": 0, "tasks": 0, "head": 1, "error": "refused"}, "log at record 1; refused"),
         ("entry", None, "entry     none: this node key is not registered and earns nothing"),
         ("entry", {**ENTRY, "status": "suspended", "not_earning": "suspended"}, "reputation 500; suspended"),

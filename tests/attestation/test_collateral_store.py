@@ -263,10 +263,24 @@ def test_each_file_is_on_the_disk_before_the_next_one(
     monkeypatch.setattr(Path, "rename", renamed)
     name = f"{store.offer(KEY, issued(forge), NOW).collateral.digest.hex()}.json"
     assert done == [
-        step
-        for file in (name, "index.json")
-        for step in (f"sync .{file}.new", f"rename {file}", f"sync {store.folder.name}")
+        f"sync {store.folder.parent.name}",
+        *(
+            step
+            for file in (name, "index.json")
+            for step in (f"sync .{file}.new", f"rename {file}", f"sync {store.folder.name}")
+        ),
     ]
+
+
+def test_what_has_run_out_binds_nobody(forge: Any, store: CollateralStore) -> None:
+    """Collateral of another update, imported by mistake, must not keep out the right one for ever."""
+    early = issued(forge, evaluation=21)
+    store.offer(KEY, early, NOW)
+    with pytest.raises(e.CollateralRollbackError):
+        store.offer(KEY, issued(forge, evaluation=19), NOW)
+    later = NOW + 3 * DAY
+    right = issued(forge, 3 * DAY, evaluation=19)
+    assert store.offer(KEY, right, later).collateral == right
 
 
 def test_a_full_disk_is_the_operators_fault(

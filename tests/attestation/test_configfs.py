@@ -341,7 +341,7 @@ def test_reading_is_bounded_and_writing_makes_nothing(tmp_path: Path) -> None:
 async def test_no_configfs_here(tmp_path: Path) -> None:
     with pytest.raises(TsmMissingError) as caught:
         await ConfigfsTsm(KernelFiles(tmp_path / "tsm" / "report")).quote(CHALLENGE)
-    assert "report" in str(caught.value)
+    assert str(caught.value) == f"configfs-tsm: {tmp_path / 'tsm' / 'report'} does not exist"
     assert "modprobe tdx_guest" in caught.value.remedy
 
 
@@ -350,3 +350,15 @@ def test_no_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(TsmAccessError):
         request_quote(KernelFiles(tmp_path), CHALLENGE)
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+async def test_a_folder_of_something_else(tmp_path: Path, is_file: bool) -> None:
+    """What is told is the folder, not the name of a request that is gone."""
+    place = tmp_path / "file" if is_file else tmp_path
+    if is_file:
+        place.touch()
+    with pytest.raises(TsmMissingError) as caught:
+        await ConfigfsTsm(KernelFiles(place)).quote(CHALLENGE)
+    assert str(caught.value) == f"configfs-tsm: {place} is no configfs-tsm folder"
+    assert is_file or entries(tmp_path) == []

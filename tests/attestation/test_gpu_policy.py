@@ -112,7 +112,10 @@ def test_the_table_form() -> None:
     ("table", "said"),
     [
         ({"blocks": {}}, "pins no block"),
-        ({"blocks": {"1": []}}, "no value, or zeros"),
+        ({"blocks": {"1": []}}, "an empty list allows nothing"),
+        ({"driver": []}, "an empty list allows nothing"),
+        ({"vbios": []}, "an empty list allows nothing"),
+        ({"fwid": []}, "an empty list allows nothing"),
         ({"blocks": {"1": "00" * 48}}, "no value, or zeros"),
         ({"blocks": {"1": [ONE.hex(), "00" * 48]}}, "no value, or zeros"),
         ({"blocks": {"0": ONE.hex()}}, "expected 1 to 254"),
@@ -122,7 +125,7 @@ def test_the_table_form() -> None:
         ({"blocks": {"1": "zz"}}, "not hex"),
         ({"blocks": {"1": ONE.hex()[:-2]}}, "not 48 bytes"),
         ({"fwid": "00"}, "not 48 bytes"),
-        ({"driver": "any"}, "is no version"),
+        ({"driver": "some"}, "is no version"),
         ({"vbios": "96.00.9F.00"}, "is no version"),
     ],
 )

@@ -26,6 +26,7 @@ GOOD = VerifiedQuote(
     quote_version=4,
     signed_digest=bytes(32),
     collateral_digest=bytes(32),
+    collateral_issued_s=NOW - 1000,
     verified_s=NOW,
 )
 POLICY = AttestationPolicy(measurements=(SOFTWARE_MEASUREMENT,))
@@ -74,7 +75,13 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], type[errors.
     ),
     ({"tcb_evaluation_min": 18}, {}, {}, errors.EvaluationNumberError),
     ({"qe_evaluation_min": 19}, {}, {}, errors.EvaluationNumberError),
-    ({"advisories_rejected": frozenset({"A"})}, {"advisories": ("A", "B")}, {}, errors.AdvisoryRefusedError),
+    (
+        {"advisories_rejected": frozenset({"INTEL-SA-00001"})},
+        {"advisories": ("INTEL-SA-00001", "INTEL-SA-00002")},
+        {},
+        errors.AdvisoryRefusedError,
+    ),
+    ({"collateral_age_max_s": 2 * 86_400}, {"collateral_issued_s": NOW - 172_801}, {}, errors.CollateralAgeError),
     ({"tcb_statuses": frozenset()}, {}, {}, errors.TcbStatusRefusedError),
     *(({}, {"status": status}, {}, errors.TcbStatusRefusedError) for status in TcbStatus if status != "UpToDate"),
     ({"out_of_date_grace_s": 999}, {"status": TcbStatus.OUT_OF_DATE}, {}, errors.TcbStatusRefusedError),
@@ -121,6 +128,23 @@ def test_allowed(policy: dict[str, Any], verified: dict[str, Any], td: dict[str,
     assert (appraisal.valid_from_s, appraisal.valid_until_s) == (NOW, NOW + 86_400)
     assert appraisal.measurement == "software"
     assert appraisal.machine == hashlib.sha256(b"gpupool/machine/1" + bytes(16)).digest()
+
+
+@pytest.mark.parametrize(
+    ("td", "said"),
+    [
+        ({"mr_td": bytes(48)}, 'nearest is "software", differs in MRTD (0000000000000000...)'),
+        (
+            {"mr_td": b"\x01" * 48, "rtmrs": (*SOFTWARE_TD.rtmrs[:3], bytes(48))},
+            'nearest is "software", differs in MRTD (0101010101010101...), RTMR3 (0000000000000000...)',
+        ),
+    ],
+)
+def test_a_refused_measurement_names_the_nearest_entry_and_what_differs(td: dict[str, Any], said: str) -> None:
+    far = Measurement(name="far", mr_td=b"\x07" * 48, rtmrs=(b"\x07" * 48,) * 4)
+    with pytest.raises(errors.MeasurementRefusedError) as caught:
+        judge({"measurements": (far, SOFTWARE_MEASUREMENT)}, {}, td)
+    assert str(caught.value) == f"measurements: {said}"
 
 
 def test_the_default_policy_denies() -> None:
@@ -179,6 +203,10 @@ IMAGE = {"name": "x", "mr_td": HEX48, "rtmr0": HEX48, "rtmr1": HEX48, "rtmr2": H
         {"out_of_date_grace_s": -1},
         {"xfam_allowed": 0},
         {"gpus_min": 0},
+        {"advisories_rejected": ["intel-sa-00837"]},
+        {"advisories_rejected": ["INTEL-SA-837"]},
+        {"collateral_age_max_s": 0},
+        {"gpus_denied": ["00" * 32]},
         {"tcb_statuses": ["Revoked"]},
         {"tcb_statuses": ["uptodate"]},
         {"td_attributes_allowed": ["DEBUG"]},

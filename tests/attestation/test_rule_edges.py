@@ -284,6 +284,7 @@ GOOD = VerifiedQuote(
     quote_version=4,
     signed_digest=bytes(32),
     collateral_digest=bytes(32),
+    collateral_issued_s=NOW - 1000,
     verified_s=NOW,
 )
 

@@ -125,6 +125,14 @@ def list_of_a_ca_without_lists(forge: Any) -> Any:
     return forge.collateral(pck_crl_issuer_chain=chain, pck_crl=forge.crl(issuer))
 
 
+def revoked_renewed_ca(forge: Any) -> tuple[bytes, Any, int]:
+    """The quote's chain has an older certificate of the same CA and key, and that one is revoked."""
+    older = forge.certificate(PLATFORM_CA, forge.root, is_ca=True, key=forge.pck_issuer.key)
+    pck = forge.pck_of(older)
+    raw = forge.quote(pck_key=pck.key, pck_chain=build.build_chain(pck, older, forge.root))
+    return raw, forge.collateral(root_ca_crl=forge.crl(forge.root, older.certificate.serial_number)), forge.now
+
+
 def delta_list(forge: Any) -> bytes:
     """A revocation list that says of itself, critically, that it is only a delta."""
     return revocation_list(forge.pck_issuer, hashes.SHA256(), x509.DeltaCRLIndicator(1))
@@ -244,6 +252,7 @@ CASES: list[tuple[str, Case, type[e.AttestationError]]] = [
         root_crl(lambda f: f.crl(f.root, f.root.certificate.serial_number)),
         e.RootRevokedError,
     ),
+    ("PCK CA of the quote revoked, the collateral's not", revoked_renewed_ca, e.PckIssuerRevokedError),
     ("PCK list of a CA without lists", of_collateral(list_of_a_ca_without_lists), e.CollateralChainUsageError),
     ("PCK list expired", pck_crl(lambda f: f.crl(f.pck_issuer, next_s=f.now - 1)), e.CrlExpiredError),
     ("PCK list of the root", pck_crl(lambda f: f.crl(f.root)), e.CrlIssuerError),

@@ -265,8 +265,8 @@ async def test_a_pool_of_one_settles_alone() -> None:
 
 async def test_a_full_outbox_drops_and_counts_but_never_waits() -> None:
     member = Network(4).members[0]
-    for _ in range(OUTBOX_MAX + 3):
-        await member.node.append(evidence(NOW_S))
+    for i in range(OUTBOX_MAX + 3):
+        await member.node.append(work(NOW_S + i, NOW_S + i + 1, 100, bytes(32)))
     assert member.node.drops == {"outbox: full": 3}
     assert len(member.store.own) == OUTBOX_MAX + 3
     assert len(sent(member.node)) == OUTBOX_MAX

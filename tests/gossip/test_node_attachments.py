@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import trio
 from node_pool import Network, inline, until
-from pool_fixture import POOL, START_S, evidence, key
+from pool_fixture import POOL, START_S, Author, evidence, key
 from trio.testing import MockClock
 
-from gossip.log_chain import GENESIS
+from gossip.log_chain import EVIDENCE_UNSETTLED_MAX, GENESIS, Head
 from gossip.records import Record, make_record
 
 
@@ -64,3 +64,22 @@ async def test_an_attachment_of_another_hash_is_refused(autojump_clock: MockCloc
     assert not ATTACHED.keys() & receiver.store.objects.keys()
     assert receiver.node.logs[key(1).public].head == GENESIS
     assert sum(receiver.node.drops.values()) > 0
+
+
+async def test_nothing_is_fetched_for_a_record_that_cannot_be_placed(autojump_clock: MockClock) -> None:
+    network = Network(2)
+    node = network.members[0].node
+    far = replace(evidence(START_S), collateral_digest=COLLATERAL)
+    await node.take_records([make_record(key(1), POOL, 1_000_000, bytes(32), far).wire])
+    assert node.all_wanted == frozenset()
+
+
+async def test_a_log_holds_so_much_unsettled_evidence_and_no_more(autojump_clock: MockClock) -> None:
+    network, author = Network(2), Author(1)
+    records = [author.prove(START_S - 1000 + i) for i in range(EVIDENCE_UNSETTLED_MAX + 2)]
+    await network.members[0].node.take_records([record.wire for record in records])
+    assert network.members[0].node.logs[key(1).public].head.seq == EVIDENCE_UNSETTLED_MAX
+    settled = Head(records[0].seq, records[0].hash)
+    network.members[0].node.logs.rebase(key(1).public, settled, 0)
+    await network.members[0].node.take_records([record.wire for record in records])
+    assert network.members[0].node.logs[key(1).public].head.seq == EVIDENCE_UNSETTLED_MAX + 1

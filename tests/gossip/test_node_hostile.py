@@ -31,6 +31,7 @@ from trio.testing import MockClock
 
 from contracts import certificate
 from contracts.model import Address, CertificateDomain
+from gossip.coverage import Approval
 from gossip.epoch_events import Action, Advanced, Heard, Message, ObjectId, Persist, Publish, Submit
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import BRANCHES_MAX, GENESIS
@@ -45,7 +46,7 @@ from gossip.messages import (
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, Record, make_record
 from gossip.settlement import Base
-from gossip.tally import Approval, settle
+from gossip.tally import settle
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ def test_a_policy_is_read() -> None:
 
 def test_the_hash_is_pinned() -> None:
     # The pool commits this hash on chain: an agent that computes another one cannot attest.
-    expected = "7b1a4669b26e42b5895d32200449e29f2a802999064c3c2de740ad677fe6cd43"
+    expected = "b277f1d1113fb5023feeadbbded203f7d5c8a5bae9e9384b27c3b94344e3f6c8"
     assert parse_policy(POLICY_TEXT).hash.hex() == expected
 
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from pool_fixture import POT_NANOTON, Author, fill, frame, key, log_book, participant, verdict
 
 from contracts import layout
-from contracts.model import ZERO_HASH
+from contracts.model import ZERO_HASH, Address
 from gossip import codec
 from gossip.cut import CutPoint
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import Head
 from gossip.settlement import (
     CHECKPOINT_TAG,
+    EVIDENCE_KEPT_MAX,
     Base,
     EvidenceWindow,
     Reading,
@@ -27,6 +28,7 @@ from gossip.settlement import (
     totals_root,
     verify_checkpoint,
 )
+from gossip.sync import RESPONSE_BYTES_MAX
 from gossip.tally import tally
 
 
@@ -190,3 +192,25 @@ def test_the_cut_root_covers_every_reading_and_no_order(readings: dict[bytes, Re
 def test_the_totals_root_does_not_depend_on_the_order_of_leaves() -> None:
     assert totals_root(SETTLED.leaves[::-1]) == totals_root(SETTLED.leaves) == SETTLED.payload.totals_root
     assert totals_root(()) == ZERO_HASH
+
+
+def test_the_largest_pools_checkpoint_fits_one_answer() -> None:
+    numbers = range(10_000)
+    window = EvidenceWindow(record=b"r" * 32, from_s=1 << 31, until_s=1 << 31, machine=b"m" * 32)
+    readings = {
+        number.to_bytes(32, "big"): Reading(
+            head=Head(1 << 40, b"h" * 32),
+            work_end_s=1 << 31,
+            witnessed_s=1 << 31,
+            credited_s=1 << 31,
+            worker_tokens=1 << 60,
+            evidence=(window,) * EVIDENCE_KEPT_MAX,
+        )
+        for number in numbers
+    }
+    leaf = SETTLED.leaves[0]
+    leaves = tuple(
+        replace(leaf, participant=Address(0, number.to_bytes(32, "big")), tokens=1 << 60) for number in numbers
+    )
+    settlement = Settlement(payload=SETTLED.payload, leaves=leaves, readings=readings)
+    assert RESPONSE_BYTES_MAX - len(encode_checkpoint(settlement)) > 0

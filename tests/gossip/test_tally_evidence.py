@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 from epochs import Epochs, leaf_of, policy_work
-from pool_fixture import START_S, evidence, key, participant
+from pool_fixture import EPOCH_S, START_S, evidence, key, participant, verdict
 
 from contracts.model import ParticipantStatus
+from gossip.coverage import Approval
 from gossip.errors import DataUnavailableError
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody
 from gossip.settlement import EVIDENCE_KEPT_MAX
-from gossip.tally import Approval
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,61 @@ def test_who_is_barred_takes_no_place() -> None:
     on_machine(pool, 1, b"a", START_S - 10)
     pool.participants = (replace(participant(0), status=ParticipantStatus.SUSPENDED), participant(1))
     assert uptimes(pool, 2) == [0, 10]
+
+
+def test_a_former_tenant_holds_no_place() -> None:
+    """Neither by evidence that ran out, nor by having worked there once."""
+    pool = Epochs(2)
+    on_machine(pool, 0, b"a", START_S - 86_350)
+    pool.settle()
+    assert pool.base.reading(key(0).public).evidence, "a late window may still name it"
+    on_machine(pool, 1, b"a", START_S - 10)
+    assert uptimes(pool, 2) == [0, 10]
+
+
+def test_evidence_that_is_dead_already_blocks_nobody() -> None:
+    pool = Epochs(2)
+    pool.authors[0].evidence_hash = (
+        pool.authors[0].append(replace(evidence(START_S - 200_000), quote=b"on " + b"a")).hash
+    )
+    on_machine(pool, 1, b"a", START_S - 10)
+    assert uptimes(pool, 2) == [0, 10]
+
+
+def test_one_participant_without_work_holds_one_machine_at_most() -> None:
+    pool = Epochs(4)
+    for name in (b"a", b"b", b"c"):
+        pool.authors[0].append(replace(evidence(START_S - 1000), quote=b"on " + name))
+    for i, name in ((1, b"a"), (2, b"b"), (3, b"c")):
+        on_machine(pool, i, name, START_S - 10)
+    assert uptimes(pool, 4) == [0, 10, 10, 0]
+
+
+def test_evidence_over_an_old_anchor_is_void_unseen() -> None:
+    pool = Epochs(1)
+    pool.policy = replace(pool.policy, work=policy_work(pool.policy, anchor_age_max_s=2000))
+
+    def judge(_policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
+        if body.anchor_time_s < START_S - 1000:
+            raise DataUnavailableError("a block that no server knows any more", frozenset({body.anchor_root_hash}))
+        return verdict(_policy, node_key, body)
+
+    pool.verdict = judge
+    pool.authors[0].prove(START_S + EPOCH_S - 2001)
+    pool.authors[0].work(seconds=10)
+    assert leaf_of(pool.settle(), 0).uptime_s == 0
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    pool = Epochs(3)
+
+    def missing(_policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
+        raise DataUnavailableError("anchor", frozenset({(node_key, body.anchor_time_s)}))
+
+    pool.verdict = missing
+    for author in pool.authors:
+        author.prove(START_S - 2)
+        author.prove(START_S - 1)
+    with pytest.raises(DataUnavailableError) as caught:
+        pool.settle()
+    assert len(caught.value.missing) == 6

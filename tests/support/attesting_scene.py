@@ -50,6 +50,7 @@ class FakeChain:
     def __init__(self) -> None:
         self.is_up = True
         self.head_seqno = 10
+        self.forgotten = 0
 
     def block(self, seqno: int) -> Block:
         root_hash = hashlib.sha256(b"block %d" % seqno).digest()
@@ -59,6 +60,12 @@ class FakeChain:
         if not self.is_up:
             raise ChainUnavailableError("down")
         return self.block(self.head_seqno)
+
+    async def block_at(self, time_s: int) -> Block:
+        """The first block of `time_s` or later; below block `forgotten` nothing is known."""
+        if not self.is_up or time_s < self.block(self.forgotten).time_s:
+            raise ChainUnavailableError("not found")
+        return self.block(max(1, time_s - NOW_S + 10))
 
     async def block_by_seqno(self, seqno: int) -> Block:
         if not self.is_up:
@@ -121,7 +128,7 @@ class Scene:
         self.journal.keep_attachment(collateral.digest, collateral.to_json())
 
     async def confirm(self, body: EvidenceBody) -> None:
-        await self.verdicts.confirm(self.chain, anchor_of(body))
+        await self.verdicts.anchors.confirm(self.chain, anchor_of(body))
 
 
 def attestation_policy(age_s: int) -> PoolPolicy:

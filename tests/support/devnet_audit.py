@@ -22,13 +22,14 @@ from attestation.evidence import Attachments, Evidence, appraise_evidence
 from attestation.policy import AttestationPolicy
 from contracts.model import Operator, OperatorSet, Participant, ParticipantStatus
 from contracts.wallet import wallet_address
+from gossip.coverage import Approval, Verdict
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import LogBook, Placement
 from gossip.messages import Observation, Proposal
 from gossip.policy import WINDOW_S_MAX, PoolPolicy
 from gossip.records import EvidenceBody, PoolId, parse_record, verify_record
 from gossip.settlement import Base, Settlement
-from gossip.tally import Approval, EpochFrame, Verdict, settle
+from gossip.tally import EpochFrame, settle
 from gossip.wire import parse_message
 
 LATE_S = 1 << 40

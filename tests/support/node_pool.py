@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import trio
 from pool_fixture import POOL, START_S, Chain, frame, key, policy, verdict
 
+from gossip.coverage import Approval
 from gossip.epoch_events import Advanced, Finalize, Message, Settled, Submit
 from gossip.errors import InvalidMessageError, PeerUnavailableError
 from gossip.messages import Attest
@@ -21,7 +22,6 @@ from gossip.pull import Puller
 from gossip.records import EvidenceBody, Record
 from gossip.serve import serve
 from gossip.settlement import Settlement, encode_checkpoint
-from gossip.tally import Approval
 from gossip.wire import kind_of
 
 NOW_S = START_S + 10_000
@@ -40,6 +40,7 @@ class MemoryStore:
     kept: dict[int, dict[bytes, tuple[str, bytes]]] = field(default_factory=dict)
     objects: dict[bytes, bytes] = field(default_factory=lambda: {bytes(32): b"collateral of pool_fixture.evidence"})
     landed: list[Settlement] = field(default_factory=list)
+    attested: dict[bytes, Settlement] = field(default_factory=dict)
     seconds: dict[bytes, int] = field(default_factory=dict)
     windows: list[int] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
@@ -74,8 +75,10 @@ class MemoryStore:
         for _, records in sorted(self.by_number.items()):
             yield from (record.wire for record in records)
 
-    def keep_messages(self, epoch: int, messages: Sequence[Message]) -> None:
+    def keep_messages(self, epoch: int, messages: Sequence[Message], outcome: Settlement | None = None) -> None:
         self._write("messages")
+        if outcome is not None:
+            self.attested[outcome.payload_hash] = outcome
         for message in messages:
             name = message.operator + message.cert_hash if isinstance(message, Attest) else message.digest
             self.kept.setdefault(epoch, {})[name] = (kind_of(message), message.wire)
@@ -89,15 +92,20 @@ class MemoryStore:
         }
         return held.get(digest)
 
+    def outcomes(self) -> Sequence[Settlement]:
+        return list(self.attested.values())
+
     def keep_landed(self, settlement: Settlement) -> None:
         self._write("landed")
+        self.attested.clear()
         self.landed.append(settlement)
 
     def last_landed(self) -> Settlement | None:
         return self.landed[-1] if self.landed else None
 
     def checkpoint(self, payload_hash: bytes) -> bytes | None:
-        return next((encode_checkpoint(s) for s in self.landed if s.payload_hash == payload_hash), None)
+        held = [*self.landed, *self.attested.values()]
+        return next((encode_checkpoint(s) for s in held if s.payload_hash == payload_hash), None)
 
     def keep_attachment(self, digest: bytes, body: bytes) -> None:
         self._write("attachment")

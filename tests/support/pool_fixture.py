@@ -20,6 +20,7 @@ from contracts.model import (
     SettlePayload,
 )
 from contracts.signing import SigningKey
+from gossip.coverage import Approval
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import Action, Advanced, ChainView, Finalize, Heard, Message, Publish, Settled, Submit
 from gossip.log_chain import GENESIS, Head, LogBook
@@ -27,7 +28,7 @@ from gossip.pinning import settling_set
 from gossip.policy import PoolPolicy, parse_policy
 from gossip.records import EvidenceBody, PoolId, Record, Unit, WorkBody, make_record
 from gossip.settlement import Base, Settlement
-from gossip.tally import Approval, EpochFrame
+from gossip.tally import EpochFrame
 
 POOL = PoolId(-217, hashlib.sha256(b"pool").digest())
 START_S = 1_800_000_000
@@ -45,6 +46,7 @@ token_units = [1, 2]
 tokens_per_s_max = 1000
 witness_bucket_s = 5
 witness_carry_s = 86400
+anchor_age_max_s = 259200
 machine_nodes_max = 1
 [score]
 strategy = "weighted"

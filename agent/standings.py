@@ -1,0 +1,88 @@
+"""Standings: how everybody's evidence stands, for the status, and who has the place on a machine.
+
+Nothing here decides what is paid: the tally does (`gossip.coverage`); this says it in advance, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attestation.appraisal import Appraisal
+from attestation.errors import AnchorStaleError, AttestationError
+from gossip.settlement import Base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The words of an `AttestationError`: what is kept and shown of it."""
+
+    code: str
+    fault: str
+    message: str
+    remedy: str
+
+    @classmethod
+    def of(cls, error: AttestationError) -> Refusal:
+        return cls(code=error.code, fault=error.fault, message=str(error), remedy=error.remedy)
+
+    def value(self) -> dict[str, str]:
+        """As JSON."""
+        return {"code": self.code, "fault": self.fault, "message": self.message, "remedy": self.remedy}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The verdict on a participant's latest evidence, which is its record number `seq`."""
+
+    record: bytes
+    seq: int
+    found: Appraisal | Refusal
+
+    def refusal(self, now_s: int) -> Refusal | None:
+        """Why it does not hold at `now_s` (Unix seconds), or None: evidence that ran out is refused like any other."""
+        if isinstance(self.found, Refusal):
+            return self.found
+        try:
+            self.found.require_current(now_s)
+        except AnchorStaleError as error:
+            return Refusal.of(error)
+        return None
+
+    @property
+    def machine(self) -> bytes | None:
+        """The machine that it is of (32 bytes), None if it is refused."""
+        return self.found.machine if isinstance(self.found, Appraisal) else None
+
+    def value(self, now_s: int) -> dict[str, Any]:
+        """As JSON."""
+        refusal = self.refusal(now_s)
+        value: dict[str, Any] = {"valid": refusal is None, "error": None if refusal is None else refusal.value()}
+        if isinstance(self.found, Appraisal):
+            verified = self.found.verified
+            value |= {
+                "valid_until_s": self.found.valid_until_s,
+                "tcb_status": str(verified.status),
+                "tcb_date_s": verified.tcb_date_s,
+                "advisories": list(verified.advisories),
+                "measurement": self.found.measurement,
+                "machine": self.found.machine.hex(),
+                "gpus": len(self.found.gpus),
+            }
+        return value
+
+
+def place_taken_by(
+    node_key: bytes, standings: Mapping[bytes, Standing], base: Base, *, nodes_max: int, now_s: int
+) -> bytes | None:
+    """Who holds the place on this node's machine, if others hold all there are (`work.machine_nodes_max`)."""
+    own = standings.get(node_key)
+    if own is None or own.machine is None:
+        return None
+    holders = [
+        key
+        for key, reading in base.readings.items()
+        if any(window.machine == own.machine and window.until_s >= now_s for window in reading.evidence)
+    ]
+    return holders[0] if node_key not in holders and len(holders) >= nodes_max else None
