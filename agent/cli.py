@@ -1,21 +1,33 @@
 """The command `gpupool`: arguments, exit codes, and errors as one line.
 
-Exit codes: 0 done; 1 it failed, the message says why; 2 wrong usage or settings; 130 interrupted.
-No traceback is shown unless `--debug` is given.
+Exit codes: 0 done; 1 it failed, the message says why; 2 wrong usage or settings; 70 an error in the program;
+74 standard output cannot be written; 130 interrupted; 141 nobody reads standard output any more.
+No traceback is shown unless `--debug` is given; the exit codes stay.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from agent import commands
 from agent.attest.parser import add_attest
+from agent.db.parser import add_db
 from agent.errors import AgentError, ConfigError, KeyFileError
-from agent.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from agent.output import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_OUTPUT,
+    EXIT_USAGE,
+    OutputError,
+    note,
+    say,
+)
 from agent.pool.parser import add_pool
 from attestation.errors import AttestationError
 from contracts.errors import ContractsError
@@ -28,13 +40,17 @@ _EXPECTED = (AgentError, AttestationError, ContractsError, GossipError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = _parse(arguments)
+    shows_traceback = False
     try:
+        options = _parse(arguments)
+        shows_traceback = options.debug
         outcome: int = options.run(options)
         return outcome
     except BaseException as error:
-        if options.debug or isinstance(error, SystemExit):
+        if isinstance(error, SystemExit):
             raise
+        if shows_traceback:
+            note(traceback.format_exc())
         return _explain(error)
 
 
@@ -44,11 +60,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USAGE, f"gpupool: {_one_line(message)}; see `{self.prog} --help`\n")
 
+    def print_help(self, file: object = None) -> None:
+        """Print it as every answer is printed."""
+        say(self.format_help().rstrip("\n"))
+
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments, all of them known."""
     parser = build_parser()
     options, unknown = parser.parse_known_args(arguments)
+    if "--debug" in unknown:
+        options.parser.error("--debug goes first: gpupool --debug ...")
     if unknown:
         options.parser.error(f"unknown arguments: {' '.join(unknown)}")
     return options
@@ -65,11 +87,21 @@ def _explain(error: BaseException) -> int:
     if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
         return EXIT_INTERRUPTED
     cause = next((cause for cause in causes if isinstance(cause, _EXPECTED)), causes[0])
+    if isinstance(cause, OutputError) and cause.is_broken_pipe:
+        return EXIT_BROKEN_PIPE
     text = str(cause)
     if not isinstance(cause, _EXPECTED):
         text = f"unexpected {type(cause).__name__}: {text} (`gpupool --debug` shows where)"
-    print(f"gpupool: {_one_line(text)}", file=sys.stderr)  # noqa: T201 the answer to the user
-    return EXIT_USAGE if isinstance(cause, ConfigError | KeyFileError) else EXIT_FAILED
+    note(_one_line(text))
+    return _exit_code(cause)
+
+
+def _exit_code(cause: BaseException) -> int:
+    if isinstance(cause, OutputError):
+        return EXIT_OUTPUT
+    if isinstance(cause, ConfigError | KeyFileError):
+        return EXIT_USAGE
+    return EXIT_FAILED if isinstance(cause, _EXPECTED) else EXIT_INTERNAL
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -86,7 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="gpupool",
         description="Node agent for GPU hosts of a compute pool on TON.",
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 70 error in the program, "
+        "74 standard output cannot be written, 130 interrupted.",
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -95,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_devnet(verbs)
     add_pool(verbs, DEFAULT_CONFIG)
     add_attest(verbs, DEFAULT_CONFIG)
+    add_db(verbs, DEFAULT_CONFIG)
     return parser
 
 
@@ -130,7 +164,7 @@ def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParse
     init = _command(
         verbs,
         "init",
-        commands.init,
+        _init,
         "make keys, a config and an empty journal for a new agent",
         "gpupool init --dir /etc/gpupool --network -217 --pool 0:ab... --policy-file policy.toml \\\n"
         "    --liteserver 203.0.113.5:4924:BASE64KEY --engine http://127.0.0.1:8000/metrics \\\n"
@@ -169,11 +203,29 @@ def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParse
 
     run = _command(verbs, "run", commands.run, "run the agent", "gpupool run --config /etc/gpupool/agent.toml")
     _add_config(run)
+    run.add_argument(
+        "--fresh", action="store_true", help="the journal is lost: make an empty one, learn the own log from operators"
+    )
+    run.add_argument("--yes", action="store_true", help="with --fresh: do it; without, only say what it risks")
     status = _command(verbs, "status", commands.status, "show what the running agent does", "gpupool status --json")
     _add_config(status)
     _add_json(status)
     version = _command(verbs, "version", commands.version, "print the version", "gpupool version --json")
     _add_json(version)
+
+
+def _init(options: argparse.Namespace) -> int:
+    """`gpupool init`, once what proves the host is said without contradiction."""
+    proof = options.attest or ("configfs" if options.software_dir is None else "software")
+    if proof == "cocoon" and options.guest is None:
+        raise ConfigError("--guest is missing: HOST:PORT of the Cocoon worker's TLS port")
+    for option, value, owner in (
+        ("--guest", options.guest, "cocoon"),
+        ("--software-dir", options.software_dir, "software"),
+    ):
+        if value is not None and proof != owner:
+            raise ConfigError(f"{option}: is for --attest {owner}")
+    return commands.init(options)
 
 
 def _add_keys(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

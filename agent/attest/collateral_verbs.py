@@ -13,16 +13,26 @@ from pathlib import Path
 
 import trio
 
-from agent.attest.inputs import QUOTE_FILE_BYTES_MAX, now_s, read_binary, read_bytes, read_root, write_bytes
+from agent.attest.inputs import (
+    QUOTE_FILE_BYTES_MAX,
+    now_s,
+    read_binary,
+    read_bytes,
+    read_root,
+    settings,
+    why,
+    write_bytes,
+)
+from agent.attest.kinds import Kind, expecting, kind_of
 from agent.attest.report import table
 from agent.attest.values import Tree, error_value, moment
-from agent.config import load_config
+from agent.errors import ConfigError, OperationError
 from agent.output import EXIT_FAILED, answer, note
 from agent.pool.values import legible
 from agent.providers import COLLATERAL_FOLDER, pool_root
 from attestation.collateral import Collateral, VerifiedCollateral, verify_collateral
 from attestation.collateral_key import CollateralKey, Update, collateral_key, key_of
-from attestation.collateral_store import BUNDLE_BYTES_MAX, CollateralStore
+from attestation.collateral_store import BUNDLE_BYTES_MAX, CollateralStore, write_bundle_entry
 from attestation.errors import AttestationError, CollateralMismatchError
 from attestation.errors.fetching import CollateralBundleError
 from attestation.pcs import PcsClient, PcsService
@@ -43,9 +53,10 @@ class _Place:
 def fetch(options: argparse.Namespace) -> int:
     """Fetch the collateral for a quote; keep it, or write it to `--out`."""
     raw = read_binary(options.quote, QUOTE_FILE_BYTES_MAX)
-    place = None if options.out is not None else _place(options)
+    place = None if options.out is not None else _place(options, "--out FILE, or --dir DIR")
     root = read_root(options.root) if place is None else place.root
-    key = collateral_key(raw, root=root, update=Update(options.update))
+    with expecting(Kind.QUOTE, raw):
+        key = collateral_key(raw, root=root, update=Update(options.update))
     note(f"fetching collateral of {key}")
     collateral = trio.run(PcsClient(_service(options)).fetch, key)
     if place is not None:
@@ -61,17 +72,20 @@ def fetch(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write the newest collateral of every platform into one file."""
-    bundle = _place(options).store.export()
+    place = _place(options)
+    _require_readable(place.folder)
+    bundle = place.store.export()
     if not bundle:
         raise CollateralBundleError("bundle: nothing is held that could be exported; fetch it first")
     write_bytes(options.out, bundle)
     entries = len(bundle.splitlines())
-    return answer(options, {"file": str(options.out), "entries": entries}, f"wrote {options.out}: {entries} entries")
+    text = f"wrote {options.out}: {entries} {'entry' if entries == 1 else 'entries'}"
+    return answer(options, {"file": str(options.out), "entries": entries}, text)
 
 
 def import_bundle(options: argparse.Namespace) -> int:
-    """Take over what a bundle has; 1 if a line of it is refused."""
-    bundle = read_bytes(options.bundle, BUNDLE_BYTES_MAX)
+    """Take over what a bundle has, or single collateral; 1 if a line of it is refused."""
+    bundle = _bundle(options)
     report = _place(options).store.import_bundle(bundle, now_s())
     value: Tree = {
         "kept": [_key_value(key) for key in report.kept],
@@ -83,18 +97,44 @@ def import_bundle(options: argparse.Namespace) -> int:
     return EXIT_FAILED if report.refused else 0
 
 
+def _bundle(options: argparse.Namespace) -> bytes:
+    """The bundle that a file is; single collateral is made one of the given channel."""
+    data = read_bytes(options.bundle, BUNDLE_BYTES_MAX)
+    kind = kind_of(data)
+    if kind is Kind.COLLATERAL:
+        return write_bundle_entry(Update(options.update or Update.STANDARD), Collateral.from_json(data.strip()))
+    if kind not in (None, Kind.BUNDLE):
+        raise CollateralBundleError(f"{options.bundle}: this looks like {kind}, expected {Kind.BUNDLE} or collateral")
+    if options.update is not None:
+        raise ConfigError("--update: is for single collateral; a bundle says it of each")
+    return data
+
+
 def list_held(options: argparse.Namespace) -> int:
     """Show the newest collateral of every platform: which, till when it can be used, its digest."""
     place, now = _place(options), now_s()
+    _require_readable(place.folder)
     entries = [_entry(key, held, place.root, now) for key, held in place.store.newest_of_all().items()]
     text = "\n\n".join(table(entry) for entry in entries) or f"{place.folder}: no collateral is held"
     return answer(options, {"folder": str(place.folder), "collateral": entries}, text)
 
 
-def _place(options: argparse.Namespace) -> _Place:
+def _require_readable(folder: Path) -> None:
+    """The store takes what cannot be read for what is not there; whoever looks into it wants to know."""
+    try:
+        for path in folder.iterdir():
+            if path.is_file():
+                path.open("rb").close()
+    except FileNotFoundError as error:
+        raise OperationError(f"{folder}: no such folder: nothing was fetched or imported yet") from error
+    except OSError as error:
+        raise OperationError(f"{folder}: cannot be read: {why(error)}") from error
+
+
+def _place(options: argparse.Namespace, instead: str = "--dir DIR") -> _Place:
     if options.dir is not None:
         return _Place(folder=options.dir.absolute(), root=read_root(options.root))
-    config = load_config(options.config)
+    config = settings(options.config, instead)
     root = pool_root(config) if options.root is None else read_root(options.root)
     return _Place(folder=config.data_dir / COLLATERAL_FOLDER, root=root)
 

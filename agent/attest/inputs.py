@@ -10,11 +10,14 @@ A binary may come as it is, in hex or in base64: text that is nothing but digits
 from __future__ import annotations
 
 import base64
+import math
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.config import Config, load_config
 from agent.errors import ConfigError
 from attestation.certs import parse_certificate, split_pem
 from attestation.errors import RootRefusedError
@@ -38,13 +41,19 @@ def read_bytes(path: Path, most: int) -> bytes:
     Raises:
         ConfigError: it cannot be read.
     """
-    if path == STDIN:
-        return sys.stdin.buffer.read(most + 1)
     try:
+        if path == STDIN:
+            return sys.stdin.buffer.read(most + 1)
         with path.open("rb") as file:
             return file.read(most + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be read: {why(error)}") from error
+
+
+def why(error: OSError) -> str:
+    """What the system says, and what helps where it is about rights."""
+    hint = "; run this as a user who may, or change the file's owner" if isinstance(error, PermissionError) else ""
+    return f"{error.strerror}{hint}"
 
 
 def read_binary(path: Path, most: int) -> bytes:
@@ -61,7 +70,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be written: {why(error)}") from error
 
 
 def decode_text(data: bytes) -> bytes:
@@ -85,20 +94,45 @@ def read_root(path: Path | None) -> bytes:
         der = split_pem(raw, 1, RootRefusedError)[0] if raw.startswith(b"-----") else raw
         return parse_certificate(der, RootRefusedError).der
     except RootRefusedError as error:
-        raise ConfigError(f"--root {path}: not a root certificate in DER or PEM: {error}") from error
+        raise ConfigError(f"--root {path}: not a root certificate in DER or PEM") from error
 
 
 def parse_time(text: str | None) -> int:
-    """A time in Unix seconds, now without one.
+    """A time in Unix seconds, now without one; ISO 8601 without a zone is UTC.
 
     Raises:
-        ConfigError: not a whole number of 32 bits.
+        ConfigError: neither a whole number of 32 bits, nor a moment of that range.
     """
     if text is None:
         return now_s()
-    if re.fullmatch("[0-9]{1,10}", text) is None or int(text) > _TIME_S_MAX:
-        raise ConfigError(f"--at {text}: expected Unix seconds, 0 to {_TIME_S_MAX}")
-    return int(text)
+    try:
+        time_s = int(text) if re.fullmatch("[0-9]{1,10}", text) else _iso_seconds(text)
+    except (ValueError, OverflowError) as error:
+        raise _time_error(text) from error
+    if not 0 <= time_s <= _TIME_S_MAX:
+        raise _time_error(text)
+    return time_s
+
+
+def _iso_seconds(text: str) -> int:
+    given = datetime.fromisoformat(text)
+    return math.floor((given if given.tzinfo is not None else given.replace(tzinfo=UTC)).timestamp())
+
+
+def _time_error(text: str) -> ConfigError:
+    return ConfigError(f"--at {text}: expected Unix seconds, 0 to {_TIME_S_MAX}, or a time like 2026-11-21T08:00:00Z")
+
+
+def settings(path: Path, instead: str) -> Config:
+    """The settings in a file; `instead` names the options that do without.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; or give {instead}") from error
 
 
 def now_s() -> int:

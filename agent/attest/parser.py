@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from agent.errors import ConfigError
 from agent.output import EXIT_FAILED, note, say
 from agent.pool.parser import Verbs
 from agent.pool.values import legible
@@ -37,6 +38,7 @@ class Verb:
 
 
 _QUOTE = arg("quote", type=Path, metavar="QUOTE", help='a quote: binary, hex or base64; "-" is standard input')
+_ANY = arg("file", type=Path, metavar="FILE", help='binary, hex, base64, PEM or JSON; "-": standard input')
 _POLICY = arg("file", type=Path, metavar="FILE", help="the pool's policy document, or its attestation table alone")
 _ROOT = arg("--root", type=Path, metavar="FILE", help="root certificate, DER or PEM (default: Intel's)")
 _DIR = arg("--dir", type=Path, metavar="DIR", help="folder of the collateral (default: that of the config's agent)")
@@ -46,16 +48,18 @@ VERBS = (
         name="verify",
         run="verifying.verify",
         summary="verify a quote, appraise it by a policy",
-        detail="Exit code 0 if it holds (and is allowed), 1 if it is refused.",
+        detail="Exit code 0 if it is authentic (and, with --policy, allowed), 1 if it is refused. Without --policy "
+        "nothing says that it is allowed, whatever its TCB status.",
         example="quote.bin --collateral collateral.json --policy policy.toml",
         arguments=(
             _QUOTE,
             arg("--collateral", required=True, type=Path, metavar="FILE", help="collateral (JSON) of its platform"),
             _ROOT,
-            arg("--at", metavar="UNIX_SECONDS", help="time to verify at (default: now)"),
+            arg("--at", metavar="TIME", help="time to verify at, Unix seconds or ISO 8601 (default: now)"),
             arg("--policy", type=Path, metavar="FILE", help="what is allowed: as for `policy check`"),
             arg("--report-data", metavar="HEX", help="what the quote must bind, 64 bytes (default: not checked)"),
-            arg("--gpu", type=Path, metavar="FILE", help="GPU evidence beside the quote, for a policy that wants some"),
+            arg("--gpu", type=Path, metavar="FILE", help="GPU evidence beside the quote, or a GPU's report"),
+            arg("--gpu-chain", type=Path, metavar="FILE", help="--gpu is a report alone: its certificates (PEM)"),
             arg("--gpu-nonce", metavar="HEX", help="what the GPUs must have signed, 32 bytes (default: not checked)"),
         ),
     ),
@@ -63,11 +67,17 @@ VERBS = (
         name="show",
         run="showing.show",
         summary="show what is in a file; verify nothing",
-        detail="Recognised are a quote, collateral, a bundle of it, a guest's certificate, a GPU's report or evidence.",
+        detail="Recognised are a quote, collateral, a bundle of it, certificates, a GPU's report or evidence.",
         example="quote.bin",
-        arguments=(
-            arg("file", type=Path, metavar="FILE", help='binary, hex, base64, PEM or JSON; "-": standard input'),
-        ),
+        arguments=(_ANY,),
+    ),
+    Verb(
+        name="pin",
+        run="showing.pin",
+        summary="print the table of a policy that a file is pinned by; verify nothing",
+        detail="Of a quote, a guest's certificate, a GPU's report or evidence. Pin what you trust only.",
+        example='quote.bin --name "worker image 1.0"',
+        arguments=(_ANY, arg("--name", required=True, metavar="NAME", help="of the entry, 1 to 128 characters")),
     ),
     Verb(
         name="quote",
@@ -142,10 +152,15 @@ VERBS = (
     Verb(
         name="collateral import",
         run="collateral_verbs.import_bundle",
-        summary="take over the collateral of a bundle",
+        summary="take over the collateral of a bundle, or a single one",
         detail="What does not verify, or is older than that held, is refused, line by line: then the exit code is 1.",
         example="collateral.bundle",
-        arguments=(arg("bundle", type=Path, metavar="BUNDLE", help="what export wrote"), _DIR, _ROOT),
+        arguments=(
+            arg("bundle", type=Path, metavar="BUNDLE", help="what export wrote, or collateral (JSON)"),
+            arg("--update", choices=("early", "standard"), help="of single collateral (default: standard)"),
+            _DIR,
+            _ROOT,
+        ),
         has_config=True,
     ),
     Verb(
@@ -220,6 +235,10 @@ def _runner(target: str) -> Callable[[argparse.Namespace], int]:
     module, _, name = target.partition(".")
 
     def run(options: argparse.Namespace) -> int:
+        from agent.attest.inputs import STDIN
+
+        if list(vars(options).values()).count(STDIN) > 1:
+            raise ConfigError('"-" stands twice, and standard input can be read once')
         function: Callable[[argparse.Namespace], int] = getattr(import_module(f"agent.attest.{module}"), name)
         try:
             return function(options)
@@ -232,10 +251,11 @@ def _runner(target: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _explain(options: argparse.Namespace, error: AttestationError) -> int:
-    if options.json:
-        from agent.attest.values import error_value
+    from agent.attest.values import error_value, fault_words
 
+    if options.json:
         say(json.dumps(error_value(error), indent=2))
     else:
-        note(legible(f"{error}; {error.remedy}"))
+        who = f"at fault: {fault_words(error)}; " if error.fault == "sender" else ""
+        note(legible(f"{error}; {who}{error.remedy}"))
     return EXIT_FAILED

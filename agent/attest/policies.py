@@ -2,7 +2,7 @@
 
 A document is whole if it has any of the pool's other tables; then all of them must be right, as for the pool.
 A table alone has either the header `[attestation]` or the bare keys; it has no hash, since the pool commits to
-whole documents only.
+whole documents only. A file without any key of that table is refused: it would be a policy that nobody wrote.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.attest.inputs import read_bytes
+from agent.attest.policy_errors import explained, not_toml
 from agent.errors import ConfigError
 from attestation.errors import InvalidPolicyError
 from attestation.policy import AttestationPolicy
@@ -51,8 +52,10 @@ def read_policy_file(path: Path) -> PolicyFile:
         is_whole = _OTHER_TABLES & tree.keys() or (_ATTESTATION in tree and len(tree) > 1)
         pool = parse_policy(text) if is_whole else None
         table = pool.attestation if pool is not None else tree.get(_ATTESTATION, tree)
+        if table == {}:
+            raise PolicyRejectedError(f"{path}: holds no policy: it has no key of [attestation]")
         return PolicyFile(path=path, attestation=AttestationPolicy.from_mapping(table), pool=pool)
     except (ValueError, RecursionError) as error:  # also a number too long for the library
-        raise PolicyRejectedError(f"{path}: not TOML: {error}") from error
+        raise PolicyRejectedError(f"{path}: {not_toml(error)}") from error
     except (InvalidPolicyError, InvalidPoolPolicyError) as error:
-        raise PolicyRejectedError(f"{path}: {error}") from error
+        raise PolicyRejectedError(f"{path}: {explained(error)}") from error

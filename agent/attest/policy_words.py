@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 from agent.pool.values import span
@@ -16,6 +17,7 @@ from attestation.providers.software import SOFTWARE_MEASUREMENT
 from attestation.types import TcbStatus, TdAttribute
 from gossip.policy import PoolPolicy
 
+EVIDENCE_AGE_SHORT_S = 600
 EVIDENCE_AGE_LONG_S = 2 * 86_400
 GRACE_LONG_S = 90 * 86_400
 
@@ -28,6 +30,8 @@ WORDS = {
     "tcb_evaluation_min": "least evaluation number of the TCB info: without a floor, whoever brings the collateral "
     "chooses among all that Intel signed and that are valid at the same time",
     "qe_evaluation_min": "the same for the quoting enclave's identity",
+    "collateral_age_max_s": "how old the collateral may be, the root's revocation list aside, in seconds: who brings "
+    "it could otherwise choose a list from before a revocation",
     "evidence_age_max_s": "how long a piece of evidence counts, in seconds",
     "debug_allowed": "whether a TD that can be debugged counts, on development networks only: it proves nothing",
     "td_attributes_required": "TD attributes that must be set",
@@ -79,12 +83,17 @@ def remarks(policy: AttestationPolicy, pool: PoolPolicy | None) -> tuple[Remark,
 def _of_images(policy: AttestationPolicy) -> Iterator[Remark]:
     if not policy.measurements:
         yield _danger("measurements", "none is pinned, so every quote is refused")
+    for first, second in combinations(policy.measurements, 2):
+        if (first.mr_td, first.rtmrs) == (second.mr_td, second.rtmrs):
+            yield _note("measurements", f'"{first.name}" and "{second.name}" are the same')
     for measurement in policy.measurements:
         open_rtmrs = [f"rtmr{i}" for i, rtmr in enumerate(measurement.rtmrs) if rtmr is None]
         if open_rtmrs:
             yield _danger(
                 "measurements", f'"{measurement.name}": {", ".join(open_rtmrs)} may be anything, and what it measures'
             )
+        if not any(measurement.mr_td):
+            yield _danger("measurements", f'"{measurement.name}": MRTD is zeros, which no guest has')
         if _is_software(measurement):
             yield _danger("measurements", f'"{measurement.name}" is of the software platform: it proves nothing')
 
@@ -117,6 +126,10 @@ def _of_guests(policy: AttestationPolicy) -> Iterator[Remark]:
         yield _note("mr_service_tds", "a service TD that is bound can see or move the TD: it must be trusted as much")
     if policy.guest_handshake_allowed:
         yield _danger("guest_handshake_allowed", "who can reach a guest's port can publish it as its own (relay)")
+    if policy.evidence_age_max_s < EVIDENCE_AGE_SHORT_S:
+        yield _danger(
+            "evidence_age_max_s", f"evidence is void after {span(policy.evidence_age_max_s)}: nodes can hardly renew it"
+        )
     if policy.evidence_age_max_s > EVIDENCE_AGE_LONG_S:
         yield _danger(
             "evidence_age_max_s", f"what changed on a machine may stay unseen for {span(policy.evidence_age_max_s)}"
@@ -138,6 +151,8 @@ def _of_gpus(policy: AttestationPolicy) -> Iterator[Remark]:
     elif not policy.gpu_measurements:
         yield _danger("gpu_measurements", "none is pinned, so every GPU and with it every quote is refused")
     for golden in policy.gpu_measurements:
+        if not golden.fwids:
+            yield _note("gpu_measurements", f'"{golden.name}": no fwid, so only the pinned blocks tell its firmware')
         if golden.protected_pcie:
             yield _note("gpu_measurements", f'"{golden.name}": links between GPUs may be without encryption')
 

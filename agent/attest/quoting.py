@@ -3,7 +3,7 @@
 The quote goes to `--out` as it is, or to standard output in hex; what is in it, to standard error. It is a trial:
 the evidence that counts is made by the running agent, over report data that binds its node key.
 
-1. Without `--provider` the settings say where quotes come from, else the options alone.
+1. Without `--provider` the settings say where quotes come from, else the options alone; each is for one provider.
 2. With `--gpu` the GPUs report, too, over the first 32 bytes of the report data; what they report stands beside
    the quote, in a file whose name ends in ".gpu".
 """
@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import trio
 
-from agent.attest.inputs import REPORT_DATA_BYTES, parse_hex, write_bytes
+from agent.attest.inputs import REPORT_DATA_BYTES, parse_hex, settings, write_bytes
 from agent.attest.report import table
 from agent.attest.values import Tree, quote_value
-from agent.config import is_host_port, load_config
+from agent.config import is_host_port
 from agent.errors import ConfigError
 from agent.output import answer, note
 from agent.providers import open_providers
@@ -31,6 +31,8 @@ from attestation.providers.configfs import REPORTS, ConfigfsTsm, KernelFiles
 from attestation.providers.software import SoftwarePlatform
 from attestation.quote import parse_quote
 from attestation.types import ProvidedQuote
+
+_OF_PROVIDER = {"tsm_dir": "configfs", "address": "cocoon", "no_work": "cocoon", "software_dir": "software"}
 
 
 def quote(options: argparse.Namespace) -> int:
@@ -60,6 +62,9 @@ def quote(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> QuoteProvider:
+    for name, provider in _OF_PROVIDER.items():
+        if getattr(options, name) and options.provider != provider:
+            raise ConfigError(f"--{name.replace('_', '-')}: is for --provider {provider}")
     match options.provider:
         case "configfs":
             return ConfigfsTsm(KernelFiles(options.tsm_dir or REPORTS))
@@ -75,7 +80,7 @@ def _open(options: argparse.Namespace) -> QuoteProvider:
                 raise ConfigError("--software-dir is missing: the folder of the software platform")
             return SoftwarePlatform.load(options.software_dir)
         case _:
-            return open_providers(load_config(options.config)).quotes
+            return open_providers(settings(options.config, "--provider")).quotes
 
 
 async def _make(provider: QuoteProvider, challenge: bytes, has_gpus: bool) -> tuple[ProvidedQuote, bytes | None]:

@@ -22,6 +22,7 @@ from attestation.errors import (
     PckCertificateError,
     PckChainFormError,
 )
+from attestation.gpu import VerifiedGpu
 from attestation.gpu_report import GpuReport
 from attestation.pck import parse_sgx_extension
 from attestation.tcb import Verdict
@@ -61,6 +62,11 @@ def moment(time_s: int | None) -> str | None:
 def error_value(error: AttestationError) -> Tree:
     """What went wrong, who is at fault, and what helps."""
     return {"error": error.code, "fault": error.fault, "message": str(error), "remedy": error.remedy}
+
+
+def fault_words(error: AttestationError) -> str:
+    """Who is at fault, for people who have a file: its sender is whoever made it."""
+    return "whoever made this file" if error.fault == "sender" else error.fault
 
 
 def quote_value(raw: bytes, quote: Quote) -> Tree:
@@ -140,6 +146,18 @@ def gpu_report_value(report: GpuReport) -> Tree:
         "protected_pcie": report.protected_pcie,
         "fields": {str(kind): value.hex() for kind, value in sorted(report.fields.items())},
         "blocks": {str(i): digest.hex() for i, digest in sorted(report.measurements.items()) if digest != _UNMEASURED},
+    }
+
+
+def gpu_value(gpu: VerifiedGpu) -> Tree:
+    """A genuine GPU: which it is, and what it runs."""
+    return {
+        "identity": gpu.identity.hex(),
+        "model": gpu.model,
+        "driver": gpu.driver,
+        "vbios": gpu.vbios,
+        "fwid": gpu.fwid.hex(),
+        "protected_pcie": gpu.protected_pcie,
     }
 
 

@@ -120,6 +120,32 @@ def test_a_bundle_goes_from_one_store_to_another(place: Place, capsys: pytest.Ca
     assert capsys.readouterr().out == f"kept     FMSPC {FMSPC}, platform CA, early update\n"
 
 
+def test_single_collateral_is_imported_for_the_channel_that_is_said(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more, update in ([], "standard"), (["--update", "early"], "early"):
+        code, value = run_json(capsys, store(place, "import", str(place / "collateral.json"), *more))
+        assert (code, value["kept"]) == (0, [{"fmspc": FMSPC, "ca": "platform", "update": update}])
+    assert main(store(place, "export", "--out", str(place / "out.bundle"))) == 0
+    assert capsys.readouterr().out == f"wrote {place / 'out.bundle'}: 2 entries\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quote"], "or give --provider"),
+        (["collateral", "list"], "or give --dir DIR"),
+        (["collateral", "fetch", "quote.bin"], "or give --out FILE, or --dir DIR"),
+    ],
+)
+def test_without_settings_the_options_that_do_without_are_named(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(place.folder)
+    assert main(["attest", *arguments, "--config", "none.toml"]) == 2
+    assert capsys.readouterr().err.endswith(f"; {said}\n")
+
+
 def test_a_line_that_does_not_verify_is_refused_and_the_others_are_kept(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +179,7 @@ def test_what_is_held_and_cannot_be_used_any_more_says_so(
 
 
 def test_an_empty_store_is_listed_and_not_exported(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "store").mkdir()
     assert run_json(capsys, store(place, "list")) == (0, {"folder": str(place / "store"), "collateral": []})
     assert main(store(place, "list")) == 0
     assert capsys.readouterr().out == f"{place / 'store'}: no collateral is held\n"
@@ -173,10 +200,16 @@ def test_nothing_is_kept_in_a_folder_that_cannot_be_written(place: Place, capsys
     [
         (["import", "none", "--dir", "store"], 2, "none: cannot be read: No such file or directory"),
         (["import", "empty", "--dir", "store"], 1, "bundle: 0 entries, expected 1 to 64"),
+        (["import", "quote.bin", "--dir", "store"], 1, "quote.bin: this looks like a quote, expected a bundle of coll"),
+        (["import", "empty", "--update", "early", "--dir", "store"], 2, "--update: is for single collateral"),
+        (["import", "-", "--root", "-", "--dir", "store"], 2, '"-" stands twice, and standard input can be read once'),
         (["list", "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (["list", "--dir", "store", "--root", "root.der"], 1, "{folder}/store: no such folder: nothing was fetched"),
+        (["list", "--dir", "empty", "--root", "root.der"], 1, "{folder}/empty: cannot be read: Not a directory"),
         (["list", "--dir", "store", "--root", "quote.bin"], 2, "--root quote.bin: not a root certificate"),
         (["fetch", "none", "--out", "x"], 2, "none: cannot be read: No such file or directory"),
-        (["fetch", "empty", "--out", "x"], 1, "quote: header: 48 bytes expected, 0 left"),
+        (["fetch", "empty", "--out", "x"], 1, "quote: header: 48 bytes expected, 0 left; at fault: whoever made this"),
+        (["fetch", "root.der", "--out", "x"], 1, "this looks like a certificate, expected a quote: quote: "),
         (["fetch", "quote.bin", "--out", "x"], 1, "chain: does not end in the pinned root"),
         (["fetch", "quote.bin", "--config", "none.toml"], 2, "none.toml: cannot be read"),
     ],
@@ -194,7 +227,7 @@ def test_wrong_usage_and_bad_files_are_told_in_one_line(
     assert main(["attest", "collateral", *arguments]) == code
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith(f"gpupool: {said}")
+    assert output.err.startswith(f"gpupool: {said.replace('{folder}', str(place.folder))}")
     assert output.err.count("\n") == 1
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from agent.attest.parser import VERBS, Verb
 from agent.cli import main
-from attestation.errors import QuoteVersionError
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
@@ -44,10 +44,30 @@ def test_names_are_given_once() -> None:
     assert len({verb.name for verb in VERBS}) == len(VERBS)
 
 
-def test_debug_shows_where_an_error_of_attestation_comes_from(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("quote") / "quote.bin"
+def test_debug_shows_where_an_error_of_attestation_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "quote.bin"
     path.write_bytes(bytes(1000))
     arguments = ["attest", "collateral", "fetch", str(path), "--out", str(path)]
     assert main(arguments) == 1
-    with pytest.raises(QuoteVersionError):
-        main(["--debug", *arguments])
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["--debug", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "QuoteVersionError: quote: version 0" in said
+
+
+def test_debug_goes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["attest", "show", "quote.bin", "--debug"])
+    assert ended.value.code == 2
+    assert "--debug goes first: gpupool --debug ..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["attest", "verify"], ["attest", "verify", "q"], ["attest"], ["attest", "x"]])
+def test_missing_arguments_are_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("gpupool: ")

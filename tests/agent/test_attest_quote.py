@@ -141,7 +141,7 @@ def test_a_machine_that_is_no_tdx_guest_says_what_is_missing(
     arguments = ["attest", "quote", "--provider", "configfs", "--tsm-dir", str(tmp_path / "none")]
     assert main(arguments) == 1
     said = capsys.readouterr().err
-    assert said.startswith("gpupool: configfs-tsm: ")
+    assert said.startswith(f"gpupool: configfs-tsm: {tmp_path / 'none'} does not exist; ")
     assert "run this inside a TDX guest" in said
     assert said.count("\n") == 1
     code, value = run_json(capsys, arguments)
@@ -158,6 +158,11 @@ def test_a_machine_that_is_no_tdx_guest_says_what_is_missing(
         (["--provider", "software", "--software-dir", "none"], 1, "none/root.der: No such file or directory"),
         (["--config", "none.toml"], 2, "none.toml: cannot be read"),
         (["--provider", "software", "--software-dir", "platform", "--gpu"], 2, "--gpu: needs --out FILE"),
+        (["--provider", "software", "--tsm-dir", "x"], 2, "--tsm-dir: is for --provider configfs"),
+        (["--provider", "software", "--address", "x"], 2, "--address: is for --provider cocoon"),
+        (["--provider", "configfs", "--no-work"], 2, "--no-work: is for --provider cocoon"),
+        (["--provider", "configfs", "--software-dir", "platform"], 2, "--software-dir: is for --provider software"),
+        (["--address", "127.0.0.1:1"], 2, "--address: is for --provider cocoon"),
         (["--report-data", "0"], 2, "--report-data 0: expected 128 hex digits"),
         (["--provider", "software", "--software-dir", "platform", "--out", "."], 2, ".: cannot be written: Is a dir"),
     ],

@@ -41,8 +41,9 @@ def show(place: Place, capsys: pytest.CaptureFixture[str], content: bytes) -> di
 
 
 def pinned(value: dict[str, Any]) -> AttestationPolicy:
-    """The policy that the shown table makes."""
-    return AttestationPolicy.from_mapping(tomllib.loads(value["pin"])["attestation"])
+    """The policy that the shown table makes; one that names GPUs has to demand some."""
+    table = tomllib.loads(value["pin"])["attestation"]
+    return AttestationPolicy.from_mapping(table | {"gpu_evidence_required": "gpu_measurements" in table})
 
 
 @pytest.mark.parametrize("encode", [bytes, lambda raw: raw.hex().encode(), base64.encodebytes])
@@ -165,8 +166,12 @@ def test_what_is_real(capsys: pytest.CaptureFixture[str]) -> None:
         (b"\3\0" + bytes(500), "quote: version 3, expected 4 or 5"),
         (b"{}", "collateral: "),
         (b"{" * 5000, "collateral: "),
-        (b"-----BEGIN CERTIFICATE-----", "chain: not exactly 1"),
-        (b"\x30\x82\x01\x1b[2J", "guest certificate: "),
+        (b"-----BEGIN CERTIFICATE-----", "certificates: not whole certificates in PEM"),
+        (b"-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n", "certificates: the PEM is not base64"),
+        (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n" * 17, "certificates: 17, at most 16 are read"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "certificates: not whole certificates"),
+        (b"\x30\x82\x01\x1b[2J", "certificate: not an X.509 certificate"),
+        (b"\x30\x06\x06\x08\x2b\x06\x01\x04\x01\xe0\x39\x01", "guest certificate: "),
         (b"\x11\xe0", "GPU report: "),
         (b"\x92\x01\xff", "GPU evidence: "),
         (bytes(4 * 1024 * 1024 + 1), "more than 4194304 bytes"),
@@ -196,6 +201,41 @@ def test_a_bundle_with_a_bad_line_or_too_many_says_so(place: Place, capsys: pyte
 def test_what_is_malformed_has_a_code(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     code, value = run_json(capsys, ["attest", "show", place.write("file", b"\4\0")])
     assert (code, value["error"], value["fault"]) == (1, "quote_truncated", "sender")
+
+
+@pytest.mark.parametrize("encoding", [Encoding.DER, Encoding.PEM])
+def test_a_certificate(place: Place, capsys: pytest.CaptureFixture[str], encoding: Encoding) -> None:
+    root = x509.load_der_x509_certificate((place / "root.der").read_bytes())
+    value = show(place, capsys, root.public_bytes(encoding))
+    assert (value["kind"], value["key"], value["pin"]) == ("certificate", "EC secp256r1", None)
+    assert "CN=Intel SGX Root CA" in value["subject"]
+    assert value["subject"] == value["issuer"]
+    assert value["not_after"]
+
+
+def test_a_chain_of_certificates(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    value = show(place, capsys, (place / "platform" / "pck_chain.pem").read_bytes())
+    assert value["kind"] == "chain of certificates"
+    assert ["PCK Certificate" in each["subject"] for each in value["certificates"]] == [True, False, False]
+
+
+@pytest.mark.parametrize("what", ["quote", "gpu"])
+def test_pin_prints_the_table_and_nothing_else(place: Place, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    path = place.write("file", place.quote if what == "quote" else report())
+    assert main(["attest", "pin", path, "--name", 'image "1"']) == 0
+    said = capsys.readouterr().out
+    policy = pinned({"pin": said})
+    names = [each.name for each in policy.measurements] + [each.name for each in policy.gpu_measurements]
+    assert names == ['image "1"']
+    code, value = run_json(capsys, ["attest", "pin", path, "--name", 'image "1"'])
+    assert (code, value["verified"], value["pin"].rstrip()) == (0, False, said.rstrip())
+
+
+def test_what_measures_nothing_is_not_pinned(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attest", "pin", str(place / "collateral.json"), "--name", "x"]) == 1
+    assert "collateral: it measures nothing that could be pinned" in capsys.readouterr().err
+    assert main(["attest", "pin", str(place / "quote.bin"), "--name", ""]) == 2
+    assert "--name: 0 characters, expected 1 to 128" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -239,3 +242,71 @@ def test_a_key_without_a_network_has_no_wallet_yet(place: Path, capsys: pytest.C
     said = capsys.readouterr().out
     assert "public " in said
     assert "wallet" not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attest": "cocoon", "software_dir": None}, "--guest is missing: HOST:PORT of the Cocoon worker's TLS port"),
+        ({"attest": "cocoon", "guest": "127.0.0.1:1"}, "--software-dir: is for --attest software"),
+        ({"attest": "configfs"}, "--software-dir: is for --attest software"),
+        ({"attest": "configfs", "guest": "127.0.0.1:1", "software_dir": None}, "--guest: is for --attest cocoon"),
+        ({"guest": "127.0.0.1:1", "software_dir": None}, "--guest: is for --attest cocoon"),
+        ({"attest": "software", "guest": "127.0.0.1:1"}, "--guest: is for --attest cocoon"),
+    ],
+)
+def test_what_proves_the_host_is_said_without_contradiction(
+    place: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str | None], said: str
+) -> None:
+    assert main(init_arguments(**changes)) == 2
+    assert capsys.readouterr().err == f"gpupool: {said}\n"
+    assert not (place / "agent").exists()
+
+
+def run(arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own, from a shell."""
+    command = ["/bin/sh", "-c", f"{sys.executable} -m agent {arguments}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", ["version", "version --json", "--help", "attest verify --help"])
+@pytest.mark.parametrize(
+    ("target", "code", "said"),
+    [
+        (">/dev/full", 74, "gpupool: standard output: cannot be written: No space left on device\n"),
+        (">&-", 74, "gpupool: standard output is closed\n"),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_no_verdict(arguments: str, target: str, code: int, said: str) -> None:
+    done = run(f"{arguments} {target}")
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize("arguments", ["version", "--help"])
+def test_a_reader_that_went_away_hears_nothing(arguments: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "agent", *arguments.split()]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("target", ["2>&-", "2>/dev/full"])
+def test_remarks_that_nobody_reads_change_no_exit_code(target: str) -> None:
+    assert run(f"status --config none.toml {target}").returncode == 2
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_an_error_in_the_program_is_no_verdict(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, debug: list[str]
+) -> None:
+    def broken(given: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("agent.attest.verifying.judge", broken)
+    assert main([*debug, "attest", "verify", "policy.toml", "--collateral", "policy.toml"]) == 70
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith("gpupool: unexpected RuntimeError: broken (`gpupool --debug` shows where)\n")
+    assert ("Traceback" in said.err) == bool(debug)

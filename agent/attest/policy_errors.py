@@ -1,0 +1,88 @@
+"""Why a file is no policy, for whoever wrote it: the whole key, what is expected there, and what was perhaps meant.
+
+Pure. What is refused, and by which rule, is decided in `attestation.policy` and `gossip.policy`; their messages are
+said in other words here, those of msgspec above all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from attestation.gpu_policy import GpuGoldenTable
+from attestation.policy import DEBUG_GROUP, AttestationPolicy
+from attestation.types import PlatformFlag, TcbStatus, TdAttribute
+from gossip.policy import Quality, Score, Timing, Work
+
+_ATTESTATION = "attestation"
+_KEYS = {
+    "": ("timing", "work", "score", "quality", _ATTESTATION),
+    "timing": Timing.__struct_fields__,
+    "work": Work.__struct_fields__,
+    "score": Score.__struct_fields__,
+    "quality": Quality.__struct_fields__,
+    _ATTESTATION: tuple(AttestationPolicy().to_mapping()),
+    "attestation.measurements": ("name", "mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3"),
+    "attestation.gpu_measurements": GpuGoldenTable.__struct_fields__,
+}
+"""The keys of each table."""
+_CHOICES = {
+    "attestation.tcb_statuses": [status.value for status in TcbStatus if status is not TcbStatus.REVOKED],
+    "attestation.platform_flags_allowed": [flag.value for flag in PlatformFlag],
+    **{f"attestation.{key}": ['"any"', "a list"] for key in ("mr_seams", "fmspcs", "ppids_allowed")},
+}
+"""What a value may be, where it is one of a few."""
+_TD_ATTRIBUTES = [str(bit.name) for bit in TdAttribute if not bit & DEBUG_GROUP]
+
+_MSGSPEC = re.compile(r"(?P<what>(?:Object|Expected|Invalid|Cannot).*?)(?: - at `\$\.?(?P<place>[^`]*)`)?")
+_FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>[^`]*)`")
+_ENUM = re.compile(r"Invalid enum value (?P<value>.*)")
+_OWN = re.compile(r"[a-z0-9_.]+: .*", re.DOTALL)
+
+
+def explained(error: Exception) -> str:
+    """The message of a policy's error with the whole key in front, as "attestation.gpus_min: expected ..."."""
+    prefix, _, text = str(error).partition(": ")
+    table = _ATTESTATION if prefix == "attestation policy" else ""
+    if (found := _MSGSPEC.fullmatch(text)) is not None:
+        return _of_library(_joined(table, found["place"] or ""), found["what"])
+    if table and _OWN.fullmatch(text):
+        return f"{table}.{text}"
+    if text.startswith("TD attribute "):
+        return f"{_ATTESTATION}: {text}; known are {', '.join(_TD_ATTRIBUTES)}"
+    return str(error)
+
+
+def not_toml(error: Exception) -> str:
+    """Why a file cannot be read as TOML; the library's words for a key that stands twice are its own."""
+    text = str(error)
+    if text.startswith(("Cannot overwrite a value", "Cannot declare", "Cannot mutate")):
+        return f"a key or table stands twice: {text[:1].lower()}{text[1:]}"
+    return f"not TOML: {text}"
+
+
+def _of_library(place: str, what: str) -> str:
+    if (field := _FIELD.fullmatch(what)) is not None:
+        key = _joined(place, field["name"])
+        if field["how"] == "missing required":
+            return f"{key}: missing"
+        return f"{key}: unknown key{_meant(field['name'], _KEYS.get(_table(place), ()))}"
+    if (value := _ENUM.fullmatch(what)) is not None and _table(place) in _CHOICES:
+        choices = _CHOICES[_table(place)]
+        return f"{place}: {value['value']}, expected one of: {', '.join(choices)}"
+    return f"{place or 'top level'}: {what[:1].lower()}{what[1:]}"
+
+
+def _joined(place: str, key: str) -> str:
+    return ".".join(part for part in (place, key) if part)
+
+
+def _table(place: str) -> str:
+    """The place without its indexes."""
+    return re.sub(r"\[[^\]]*\]", "", place)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
