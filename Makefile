@@ -5,8 +5,10 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 LOCKED = --require-hashes --no-deps --no-build-isolation --quiet
 ARGS ?=
+SEEDS ?= 2000
+START ?= 0
 
-.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants gas fuzz bench lock clean
+.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants sim protocol gas fuzz bench lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -17,7 +19,7 @@ devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on
 test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-long: $(VENV)/.dev ## Set up, then 10,000 random operations on pools, and pools of 10,000 participants (three minutes)
+long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 2,000 simulated pools (eight minutes)
 	$(VENV)/bin/python -m pytest -m long $(ARGS)
 
 check: lint types imports ## Lint, types and import rules
@@ -68,6 +70,13 @@ contracts-fuzz: $(VENV)/.dev ## Random operations on a pool, all sums checked af
 
 mutants: $(VENV)/.dev ## Does a test notice each missing rule of attestation? (15 minutes; ARGS="--file verify.py")
 	$(VENV)/bin/python -m tests.attestation.tools.mutate $(ARGS)
+
+sim: $(VENV)/.dev ## Whole pools in virtual time under every fault, all invariants after each step (SEEDS=2000 START=0)
+	$(VENV)/bin/python -m tests.sim.run --seeds $(SEEDS) --start $(START) $(ARGS)
+
+protocol: $(VENV)/.dev ## Write the generated parts of docs/protocol.md and docs/attestation.md anew
+	PYTHONPATH=tests/support $(VENV)/bin/python -m tests.gossip.tools.protocol_page
+	$(VENV)/bin/python -m tests.attestation.tools.error_table
 
 fuzz: $(VENV)/.fuzz ## Coverage-guided fuzzing of all that attestation parses (installs atheris; ARGS="--seconds 60")
 	$(VENV)/bin/python -m tests.attestation.tools.fuzz $(ARGS)

@@ -14,7 +14,7 @@ from agent import arguments
 from agent.config import load_config
 from agent.errors import ConfigError
 from agent.identity import create_key
-from agent.output import answer
+from agent.output import EXIT_USAGE, answer, note
 from agent.tables import NETWORKS
 from contracts.model import Address
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4001"
 DEFAULT_WINDOW_S = 60
 WALLET_VERSION = "v5r1"
+_FRESH_WARNING = (
+    "nothing was done. A fresh journal knows nothing that this node key signed: the agent first learns it from "
+    "operators of more than two thirds of the weight, and waits until they answer. A record that none of them holds "
+    "would be signed a second time: then the log is forked, the key is dead, and its uncounted work is lost. "
+    "`gpupool db import` of an export is better; a new wallet and node key are safe. Add --yes to do it"
+)
 
 # The agent.
 
@@ -118,6 +124,13 @@ def run(options: argparse.Namespace) -> int:
     from agent.log import setup_logging
 
     config = load_config(options.config)
+    if options.fresh:
+        from agent.setup import fresh_journal
+
+        if not options.yes:
+            note(_FRESH_WARNING)
+            return EXIT_USAGE
+        fresh_journal(config)
     setup_logging(config.log.level)
     try:
         run_agent(config)

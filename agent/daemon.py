@@ -35,7 +35,7 @@ from agent.policies import load_policies, needed_policies
 from agent.providers import open_providers, pool_root
 from agent.servers import config_servers
 from agent.settling import Settling
-from agent.status import agent_status, not_earning, update_entry_metrics, update_metrics
+from agent.status import agent_status, not_earning, place_holder, update_entry_metrics, update_metrics
 from agent.verdicts import Verdicts
 from agent.web import Probes, WebConfig, serve_web
 from contracts.chain import Chain, open_chain
@@ -138,14 +138,22 @@ class Agent:
             nursery.start_soon(settling.perform, node)
             nursery.start_soon(self.verdicts.examine, node, chain)
             nursery.start_soon(self._keep_house, node, gossiping)
-            log.info("asking the other operators how far they know the own log")
-            await gossiping.puller.recover_own_log(operators)
-            self.is_own_log_known = True
+            await self._learn_own_log(gossiping, operators)
             self.notifier.ready("taking part")
             log.info("taking part from record %d on", node.logs[self.key.public].head.seq + 1)
             nursery.start_soon(attesting.renew, node, chain)
             await attesting.proven.wait()
             nursery.start_soon(self.measuring.append_windows, node, attesting.covering)
+
+    async def _learn_own_log(self, gossiping: Gossiping, operators: OperatorSet) -> None:
+        """Wait until operators said how far they know the own log; a restored journal has no say in it."""
+        remembers = await trio.to_thread.run_sync(lambda: self.journal.is_own_log_known)
+        who = "" if remembers else ": this journal may lack some of it, so more than two thirds of them have to answer"
+        log.info("asking the other operators how far they know the own log%s", who)
+        await gossiping.puller.recover_own_log(operators, remembers=remembers)
+        if not remembers:
+            await trio.to_thread.run_sync(self.journal.note_own_log_known)
+        self.is_own_log_known = True
 
     def _open_settling(self, chain: Chain) -> Settling:
         table = self.config.chain
@@ -205,6 +213,7 @@ class Agent:
         while True:
             update_metrics(self.metrics, node, gossiping, self.verdicts, self.now_s())
             update_entry_metrics(self.metrics, self.entry)
+            self.metrics.place_taken.set(place_holder(self, self.now_s()) is not None)
             self.metrics.windows_waiting.set(await trio.to_thread.run_sync(self.journal.windows_waiting))
             if self._healthy() is None:
                 self.notifier.watchdog()
@@ -240,6 +249,7 @@ class Agent:
             (view.obstacle is not None, str(view.obstacle)),
             (not self.is_own_log_known, "waiting for operators of more than two thirds of the weight"),
             (not self.attesting.is_valid(self.now_s()), "no evidence in force: work earns nothing"),
+            (place_holder(self, self.now_s()) is not None, "another node holds the place on this machine"),
             (self.measuring.measured.error is not None, f"the engine: {self.measuring.measured.error}"),
         ]
         return next((reason for holds, reason in reasons if holds), None)

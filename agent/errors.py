@@ -25,6 +25,14 @@ class JournalError(AgentError):
     """The journal is missing, damaged, in use or cannot be written: the agent stops; the message says what to do."""
 
 
+class DamagedRowError(JournalError):
+    """A row of the journal is not what was written: the disk, or whoever changed the file, is at fault."""
+
+
+class InvalidExportError(AgentError):
+    """An exported journal is cut short, was changed, or is of another key or pool: nothing was imported."""
+
+
 class KeyFileError(AgentError):
     """A key file is missing, malformed or readable by others: its owner mends it."""
 

@@ -1,19 +1,27 @@
 """The journal: one SQLite file with everything that must survive, durable before anything is said.
 
 Decides nothing; it keeps its promises (`gossip.store`): a method that writes returns when the write is on
-disk (WAL, synchronous=FULL), or raises, and then the agent stops.
+disk (WAL, synchronous=FULL), or raises, and then the agent stops. What it reads is checked: a row that changed on
+disk is never an answer.
 
-1. One process has the file: a second one is refused at start (exclusive lock).
+1. One process writes the file: a second one is refused at start. It may be read meanwhile (`gpupool db`).
 2. A missing file is never silently made anew: a node without its log could sign a second record for a
-   number that is taken. `gpupool init` makes it.
+   number that is taken. `gpupool init` makes it with a new key; `gpupool run --fresh` and `gpupool db import`
+   note that the own log is not known yet.
 3. The file belongs to one node key and one pool, and says so.
 4. The own log grows by exactly what extends it, checked and inserted in one transaction.
+5. After an error of the disk nothing is read or written any more: a retry may lie.
+6. What no settlement kept can need is let go of at each one; see `_forget`.
+
+Elsewhere: tables, lock and damage (`agent.journal_file`), examination and export (`agent.db`).
 
 Source: PROTOCOL, "Durable before sent".
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,56 +29,48 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.errors import JournalError
+from agent import journal_file
+from agent.errors import DamagedRowError, JournalError
+from agent.journal_file import KNOWN, OWN_LOG, UNKNOWN, sealed
 from gossip.epoch_events import Message
 from gossip.errors import InvalidMessageError
 from gossip.messages import Attest
-from gossip.records import PoolId, Record, UnverifiedRecord, parse_record
+from gossip.records import EvidenceBody, PoolId, Record, UnverifiedRecord, parse_record
 from gossip.settlement import Settlement, encode_checkpoint, verify_checkpoint
 from gossip.wire import kind_of
 
-SCHEMA_VERSION = 1
 EPOCHS_KEPT = 16
 """Messages and checkpoints of older settled epochs, and records behind their cuts, are forgotten."""
+ATTACHMENTS_PRUNED_MAX = 1000
+"""At one settlement; more wait for the next."""
 READ_BATCH = 100
 WINDOWS_KEPT = 10_000
 """Closed windows that wait to become records, while the own log is not known yet: a week of them."""
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE record (node_key BLOB, seq INTEGER, hash BLOB, wire BLOB NOT NULL,
-    PRIMARY KEY (node_key, seq, hash)) WITHOUT ROWID;
-CREATE TABLE message (epoch INTEGER, kind TEXT, id BLOB, wire BLOB NOT NULL,
-    PRIMARY KEY (epoch, kind, id)) WITHOUT ROWID;
-CREATE INDEX message_by_id ON message (id);
-CREATE TABLE landed (epoch INTEGER PRIMARY KEY, payload_hash BLOB UNIQUE NOT NULL, checkpoint BLOB NOT NULL);
-CREATE TABLE attachments (digest BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE witness (node_key BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE meter (source TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE window (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
-"""
+_RECORDS = "SELECT node_key, seq, hash, wire, crc FROM record"
+_MESSAGES = "SELECT epoch, kind, id, wire, crc FROM message"
 
 
-def create_journal(path: Path, *, node_key: bytes, pool: PoolId) -> None:
+def create_journal(path: Path, *, node_key: bytes, pool: PoolId, is_key_new: bool = True) -> None:
     """Make a new, empty journal for this node key and pool.
+
+    `is_key_new` says that the key never signed a record; else the own log has to be learnt from others first.
 
     Raises:
         JournalError: the file exists, or its folder cannot be written.
     """
     # Beside its place and then linked there: a file cut short never passes for a journal.
-    log, fresh = path.with_name(path.name + "-wal"), path.with_name(path.name + ".new")
-    for taken in (path, log):
-        if taken.exists():
-            raise JournalError(f"{taken}: exists already; it holds this agent's log and is never overwritten")
+    fresh = path.with_name(path.name + ".new")
+    journal_file.require_vacant(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
         with closing(sqlite3.connect(fresh)) as database, database:
-            database.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA)
-            database.executemany("INSERT INTO meta VALUES (?, ?)", _identity(node_key, pool).items())
-        path.hardlink_to(fresh)
-        fresh.unlink()
+            database.executescript("PRAGMA journal_mode=WAL;" + journal_file.SCHEMA)
+            rows = journal_file.identity(node_key, pool) | {OWN_LOG: KNOWN if is_key_new else UNKNOWN}
+            database.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        journal_file.link_new(fresh, path)
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"{path}: cannot be created: {error}") from error
 
@@ -82,55 +82,21 @@ def open_journal(path: Path, *, node_key: bytes, pool: PoolId) -> Journal:
         JournalError: missing, damaged, in use by another process, or of another key or pool; the message
             names the way out.
     """
-    if not path.exists():
-        raise JournalError(
-            f"{path}: missing. A new agent: run `gpupool init`. A lost disk: restore the newest backup of this file; "
-            "without one, start anew with a new wallet and node key: this key may have signed records that are gone"
-        )
+    journal_file.require_present(path)
     with ExitStack() as stack:
-        try:
-            database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        stack.callback(os.close, journal_file.lock(path))
+        with journal_file.explaining(path, "opened"):
+            database = journal_file.connect(path)
             stack.callback(database.close)
-            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-                database.execute(f"PRAGMA {pragma}")
-            database.execute("BEGIN EXCLUSIVE")
-            database.execute("COMMIT")
-            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            found = dict(database.execute("SELECT key, value FROM meta"))
-        except sqlite3.Error as error:
-            raise JournalError(_unreadable(path, error)) from error
-        if verdict != "ok":
-            raise JournalError(_damaged(path, verdict))
-        for key, value in _identity(node_key, pool).items():
-            if found.get(key) != value:
-                raise JournalError(
-                    f"{path}: belongs to another {key.replace('_', ' ')}; check identity and pool in the config"
-                )
-        stack.pop_all()
-        return Journal(path, database, node_key, pool)
-
-
-def _identity(node_key: bytes, pool: PoolId) -> dict[str, bytes]:
-    return {
-        "schema": str(SCHEMA_VERSION).encode(),
-        "node_key": node_key,
-        "network": str(pool.network).encode(),
-        "pool": pool.account,
-    }
-
-
-def _unreadable(path: Path, error: sqlite3.Error) -> str:
-    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"{path}: in use by another process; is an agent running already?"
-        case sqlite3.SQLITE_ERROR | sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return _damaged(path, str(error))
-        case _:
-            return f"{path}: cannot be opened: {error}; check the disk, and owner and mode of the file and its folder"
-
-
-def _damaged(path: Path, detail: str) -> str:
-    return f"{path}: damaged ({detail}). Restore the newest backup, or start anew with a new wallet and node key"
+            # The whole check: a quick one does not see keys out of order, behind which rows are not found.
+            (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise JournalError(journal_file.damaged(path, verdict))
+            journal_file.require_identity(path, database, node_key, pool)
+        journal = Journal(path, database, node_key, pool)
+        journal.require_own_log()
+        journal.on_close = stack.pop_all()
+        return journal
 
 
 class Journal:
@@ -142,10 +108,40 @@ class Journal:
         self._node_key = node_key
         self._pool = pool
         self._lock = threading.Lock()
+        self._failure: str | None = None
+        """Why nothing may be read or written any more: an error of the disk is not tried again."""
+        self.on_close = ExitStack()
 
     def close(self) -> None:
         with self._lock:
-            self._database.close()
+            self.on_close.close()
+
+    # The own log.
+
+    def require_own_log(self) -> None:
+        """Check that each own record follows one that is here, or a settled base.
+
+        Raises:
+            JournalError: one is missing or not what it was: going on could sign a number twice.
+        """
+        wires = [wire for *_, wire in self._rows(f"{_RECORDS} WHERE node_key = ? ORDER BY seq", (self._node_key,))]
+        try:
+            records = [parse_record(wire, self._pool) for wire in wires]
+            loose = journal_file.unlinked(records, self._settlements)
+        except InvalidMessageError as error:
+            raise self._damaged(f"own log: {error}") from error
+        if loose:
+            raise self._damaged(f"own record {loose[0]} follows none that is here")
+
+    @property
+    def is_own_log_known(self) -> bool:
+        """Whether this file may count as knowing the own log; else operators must have said all that they know."""
+        return self._one("SELECT value FROM meta WHERE key = ?", OWN_LOG) == KNOWN
+
+    def note_own_log_known(self) -> None:
+        """From now on this file knows the own log: peers said all that they know of it."""
+        with self._transaction() as database:
+            database.execute("UPDATE meta SET value = ? WHERE key = ?", (KNOWN, OWN_LOG))
 
     # Records.
 
@@ -159,13 +155,19 @@ class Journal:
             # A gap is a log that peers knew further: it goes on from the settled base.
             if last is not None and record.seq == last[0] + 1 and record.prev_hash != last[1]:
                 raise JournalError(f"{self._path}: own record {record.seq} does not follow the one before it")
-            database.execute("INSERT INTO record VALUES (?, ?, ?, ?)", _row(record))
+            self._insert(database, [record])
             if window is not None:
                 database.execute("DELETE FROM window WHERE id = ?", (window,))
 
     def append(self, records: Sequence[Record]) -> None:
         with self._transaction() as database:
-            database.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?)", map(_row, records))
+            self._insert(database, records)
+
+    def _insert(self, database: sqlite3.Connection, records: Sequence[Record]) -> None:
+        rows = [sealed(record.node_key, record.seq, record.hash, record.wire) for record in records]
+        database.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?)", rows)
+        named = [(r.node_key, r.seq, r.hash, digest) for r in records for digest in _named(r)]
+        database.executemany("INSERT OR IGNORE INTO named VALUES (?, ?, ?, ?)", named)
 
     def records(self, node_key: bytes, first: int, last: int) -> Iterator[bytes]:
         # Pages by number, so that the lock is not held while the reader does something else.
@@ -177,34 +179,44 @@ class Journal:
             )[0]
             if end is None:
                 return
-            query = "SELECT wire FROM record WHERE node_key = ? AND seq BETWEEN ? AND ? ORDER BY seq"
-            yield from (wire for (wire,) in self._read(query, (node_key, first, end)))
+            query = f"{_RECORDS} WHERE node_key = ? AND seq BETWEEN ? AND ? ORDER BY seq"
+            yield from (wire for *_, wire in self._rows(query, (node_key, first, end)))
             first = end + 1
 
     def all_records(self) -> Iterator[bytes]:
         for (node_key,) in self._read("SELECT DISTINCT node_key FROM record"):
-            for (wire,) in self._read("SELECT wire FROM record WHERE node_key = ? ORDER BY seq", (node_key,)):
-                yield wire
+            yield from (wire for *_, wire in self._rows(f"{_RECORDS} WHERE node_key = ? ORDER BY seq", (node_key,)))
 
     def own_head(self) -> UnverifiedRecord | None:
         """The last record that this node signed: for whoever examines a journal."""
-        rows = self._read("SELECT wire FROM record WHERE node_key = ? ORDER BY seq DESC LIMIT 1", (self._node_key,))
-        return parse_record(rows[0][0], self._pool) if rows else None
+        rows = self._rows(f"{_RECORDS} WHERE node_key = ? ORDER BY seq DESC LIMIT 1", (self._node_key,))
+        return parse_record(rows[0][-1], self._pool) if rows else None
 
     # The close of epochs.
 
-    def keep_messages(self, epoch: int, messages: Sequence[Message]) -> None:
-        if messages:
-            rows = [(epoch, kind_of(m), _message_id(m), m.wire) for m in messages]
-            with self._transaction() as database:
-                database.executemany("INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?)", rows)
+    def keep_messages(self, epoch: int, messages: Sequence[Message], outcome: Settlement | None = None) -> None:
+        """`outcome` is the settlement that an attest among the messages stands for: it may land at any time."""
+        rows = [sealed(epoch, kind_of(m), message_id(m), m.wire) for m in messages]
+        if not rows and outcome is None:
+            return
+        with self._transaction() as database:
+            database.executemany("INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?)", rows)
+            if outcome is not None:
+                kept = (outcome.payload_hash, epoch, encode_checkpoint(outcome))
+                database.execute("INSERT OR IGNORE INTO outcome VALUES (?, ?, ?)", kept)
 
     def messages(self, epoch: int) -> Sequence[tuple[str, bytes]]:
         order = "CASE kind WHEN 'observation' THEN 0 WHEN 'proposal' THEN 1 ELSE 2 END"
-        return self._read(f"SELECT kind, wire FROM message WHERE epoch = ? ORDER BY {order}, id", (epoch,))
+        rows = self._rows(f"{_MESSAGES} WHERE epoch = ? ORDER BY {order}, id", (epoch,))
+        return [(kind, wire) for _, kind, _, wire in rows]
 
     def observation(self, digest: bytes) -> bytes | None:
-        return self._one("SELECT wire FROM message WHERE kind = 'observation' AND id = ?", digest)
+        rows = self._rows(f"{_MESSAGES} WHERE kind = 'observation' AND id = ?", (digest,))
+        return rows[0][-1] if rows else None
+
+    def outcomes(self) -> Sequence[Settlement]:
+        """The settlements that may still land: what this node attested and saw none of land."""
+        return [self._settlement(*row) for row in self._read("SELECT checkpoint, payload_hash FROM outcome")]
 
     def keep_landed(self, settlement: Settlement) -> None:
         epoch = settlement.payload.epoch
@@ -213,55 +225,79 @@ class Journal:
                 "INSERT OR IGNORE INTO landed VALUES (?, ?, ?)",
                 (epoch, settlement.payload_hash, encode_checkpoint(settlement)),
             )
-            self._forget(database, epoch - EPOCHS_KEPT)
+            database.execute("DELETE FROM outcome WHERE epoch <= ?", (epoch,))
+            self._forget(database, epoch - EPOCHS_KEPT, settlement)
 
     def last_landed(self) -> Settlement | None:
         rows = self._read("SELECT checkpoint, payload_hash FROM landed ORDER BY epoch DESC LIMIT 1")
         return self._settlement(*rows[0]) if rows else None
 
     def find_checkpoint(self, payload_hash: bytes | None) -> bytes | None:
-        """Bytes of the settlement with this payload hash; of the last one for None."""
-        return self.last_checkpoint() if payload_hash is None else self.checkpoint(payload_hash)
-
-    def last_checkpoint(self) -> bytes | None:
-        """Bytes of the last landed settlement."""
+        """Bytes of the settlement with this payload hash; of the last landed one for None."""
+        if payload_hash is not None:
+            return self.checkpoint(payload_hash)
         rows = self._read("SELECT checkpoint FROM landed ORDER BY epoch DESC LIMIT 1")
         return rows[0][0] if rows else None
 
     def checkpoint(self, payload_hash: bytes) -> bytes | None:
-        return self._one("SELECT checkpoint FROM landed WHERE payload_hash = ?", payload_hash)
+        landed = self._one("SELECT checkpoint FROM landed WHERE payload_hash = ?", payload_hash)
+        # Attested: it may have landed while nobody who knows its proposal was running.
+        return landed or self._one("SELECT checkpoint FROM outcome WHERE payload_hash = ?", payload_hash)
 
-    def _forget(self, database: sqlite3.Connection, epoch: int) -> None:
+    def _forget(self, database: sqlite3.Connection, epoch: int, newest: Settlement) -> None:
+        """Let go of what is `epoch` or older, but for what evidence in force at the newest settlement names."""
+        base = newest.base()
         rows = database.execute("SELECT checkpoint, payload_hash FROM landed WHERE epoch <= ?", (epoch,)).fetchall()
         for checkpoint, payload_hash in rows:
-            cut = self._settlement(checkpoint, payload_hash).readings
-            database.executemany(
-                "DELETE FROM record WHERE node_key = ? AND seq < ?", [(key, r.head.seq) for key, r in cut.items()]
-            )
+            for node_key, reading in self._settlement(checkpoint, payload_hash).readings.items():
+                # Nothing of a log that ended counts any more; of the own one it is kept that it was signed.
+                first = 1 << 62 if reading.dead and node_key != self._node_key else reading.head.seq
+                in_force = [window.record for window in base.reading(node_key).evidence]
+                named = f"DELETE FROM named WHERE node_key = ? AND seq < ? AND hash NOT IN ({_marks(in_force)})"
+                database.execute("DELETE FROM record WHERE node_key = ? AND seq < ?", (node_key, first))
+                database.execute(named, (node_key, first, *in_force))
         database.execute("DELETE FROM landed WHERE epoch <= ?", (epoch,))
         database.execute("DELETE FROM message WHERE epoch <= ?", (epoch,))
+        unnamed = "epoch <= ? AND NOT EXISTS (SELECT 1 FROM named WHERE named.digest = attachments.digest)"
+        database.execute(
+            f"DELETE FROM attachments WHERE digest IN (SELECT digest FROM attachments WHERE {unnamed} LIMIT ?)",
+            (epoch, ATTACHMENTS_PRUNED_MAX),
+        )
+
+    def _settlements(self) -> Iterator[Settlement]:
+        for row in self._read("SELECT checkpoint, payload_hash FROM landed"):
+            yield self._settlement(*row)
 
     def _settlement(self, checkpoint: bytes, payload_hash: bytes) -> Settlement:
         try:
             return verify_checkpoint(checkpoint, payload_hash)
         except InvalidMessageError as error:
-            raise JournalError(_damaged(self._path, str(error))) from error
+            raise self._damaged(f"checkpoint: {error}") from error
 
     # Collateral, witnessed uptime, meter state.
 
     def keep_attachment(self, digest: bytes, body: bytes) -> None:
+        # Kept anew, it is not pruned before a record names it.
         with self._transaction() as database:
-            database.execute("INSERT OR IGNORE INTO attachments VALUES (?, ?)", (digest, body))
+            database.execute(
+                "INSERT INTO attachments VALUES (?, (SELECT coalesce(max(epoch), 0) FROM landed), ?) "
+                "ON CONFLICT (digest) DO UPDATE SET epoch = excluded.epoch",
+                (digest, body),
+            )
 
     def attachment(self, digest: bytes) -> bytes | None:
-        return self._one("SELECT body FROM attachments WHERE digest = ?", digest)
+        body = self._one("SELECT body FROM attachments WHERE digest = ?", digest)
+        if body is not None and hashlib.sha256(body).digest() != digest:
+            raise self._damaged(f"attachment {digest.hex()}")
+        return body
 
     def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
         with self._transaction() as database:
-            database.executemany("INSERT OR REPLACE INTO witness VALUES (?, ?)", seconds.items())
+            rows = [sealed(node_key, each) for node_key, each in seconds.items()]
+            database.executemany("INSERT OR REPLACE INTO witness VALUES (?, ?, ?)", rows)
 
     def witness(self) -> Mapping[bytes, int]:
-        return dict(self._read("SELECT node_key, seconds FROM witness"))
+        return dict(self._rows("SELECT node_key, seconds, crc FROM witness"))
 
     def keep_meter(self, source: str, state: bytes, windows: Sequence[bytes] = ()) -> int:
         """Keep the counter state of a source together with the windows that it closed: each counts once.
@@ -269,8 +305,8 @@ class Journal:
         Returns how many of the oldest windows had to give way (`WINDOWS_KEPT`).
         """
         with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO meter VALUES (?, ?)", (source, state))
-            database.executemany("INSERT INTO window (body) VALUES (?)", [(window,) for window in windows])
+            database.execute("INSERT OR REPLACE INTO meter VALUES (?, ?, ?)", sealed(source, state))
+            database.executemany("INSERT INTO window (body, crc) VALUES (?, ?)", [sealed(each) for each in windows])
             oldest = "DELETE FROM window WHERE id <= (SELECT max(id) FROM window) - ?"
             return database.execute(oldest, (WINDOWS_KEPT,)).rowcount
 
@@ -281,8 +317,8 @@ class Journal:
 
     def next_window(self) -> tuple[int, bytes] | None:
         """The oldest closed window that is no record yet: its number, for `append_own`, and its bytes."""
-        rows = self._read("SELECT id, body FROM window ORDER BY id LIMIT 1")
-        return rows[0] if rows else None
+        rows = self._read("SELECT id, body, crc FROM window ORDER BY id LIMIT 1")
+        return (rows[0][0], *self._intact(rows[0][1:])) if rows else None
 
     def drop_window(self, number: int) -> None:
         """Strike off a window that cannot become a record any more."""
@@ -291,7 +327,8 @@ class Journal:
 
     def meter(self, source: str) -> bytes | None:
         """The counter state last kept for this source."""
-        return self._one("SELECT state FROM meter WHERE source = ?", source)
+        rows = self._rows("SELECT source, state, crc FROM meter WHERE source = ?", (source,))
+        return rows[0][-1] if rows else None
 
     # SQLite.
 
@@ -299,6 +336,7 @@ class Journal:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """One durable transaction; any failure of the disk becomes a JournalError and nothing is kept."""
         with self._lock:
+            self._require_sound()
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
@@ -308,29 +346,52 @@ class Journal:
                     if self._database.in_transaction:
                         self._database.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as error:
-                raise self._failed("written", error) from error
+            except journal_file.UNREADABLE as error:
+                raise self._failed(journal_file.unusable(self._path, "written", error)) from error
 
     def _read(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
+            self._require_sound()
             try:
                 return self._database.execute(query, parameters).fetchall()
-            except sqlite3.Error as error:
-                raise self._failed("read", error) from error
+            except journal_file.UNREADABLE as error:
+                raise self._failed(journal_file.unusable(self._path, "read", error)) from error
+
+    def _rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Rows whose last column is their checksum, without it."""
+        return [self._intact(row) for row in self._read(query, parameters)]
+
+    def _intact(self, row: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return journal_file.unsealed(row)
+        except DamagedRowError as error:
+            raise self._damaged(str(error)) from error
 
     def _one(self, query: str, key: object) -> bytes | None:
         rows = self._read(query, (key,))
         return rows[0][0] if rows else None
 
-    def _failed(self, what: str, error: sqlite3.Error) -> JournalError:
-        return JournalError(
-            f"{self._path}: cannot be {what}: {error}. Nothing was sent that depends on it; mend the disk"
-        )
+    def _require_sound(self) -> None:
+        # After a failed fsync the next one may succeed over data that never reached the disk.
+        if self._failure is not None:
+            raise JournalError(self._failure)
+
+    def _damaged(self, detail: str) -> JournalError:
+        return self._failed(journal_file.damaged(self._path, detail))
+
+    def _failed(self, message: str) -> JournalError:
+        self._failure = self._failure or message
+        return JournalError(message)
 
 
-def _row(record: Record) -> tuple[bytes, int, bytes, bytes]:
-    return record.node_key, record.seq, record.hash, record.wire
+def _named(record: Record) -> tuple[bytes, ...]:
+    return record.body.attachments if isinstance(record.body, EvidenceBody) else ()
 
 
-def _message_id(message: Message) -> bytes:
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def message_id(message: Message) -> bytes:
+    """Under which a message is kept: one per maker and certificate for attests, else its digest."""
     return message.operator + message.cert_hash if isinstance(message, Attest) else message.digest

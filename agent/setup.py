@@ -4,6 +4,7 @@
 2. Then come the keys, the journal, and last the config: while there is none, init may be run again, and goes
    on with the keys and the journal that are there.
 3. A journal of another key or pool is refused, like everywhere.
+4. A new journal for a key that was there before does not know what the key signed: its agent asks the operators.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ def init_agent(directory: Path, answers: Answers) -> NewAgent:
         raise ConfigError(f"{path}: exists already; edit it, or name another --dir")
     text = config_text(answers)
     config = parse_config(text, path)
+    is_key_new = not (directory / NODE_KEY_NAME).exists()
     node, wallet = make_keys(directory)
-    _make_journal(config, node)
+    _make_journal(config, node, is_key_new=is_key_new)
     draft = path.with_suffix(".new")
     try:
         draft.write_text(text)
@@ -96,13 +98,28 @@ def make_keys(directory: Path) -> tuple[SigningKey, SigningKey]:
     return node, wallet
 
 
-def _make_journal(config: Config, node: SigningKey) -> None:
+def fresh_journal(config: Config) -> None:
+    """Make an empty journal for a node key that signed before: its agent learns the own log from the operators.
+
+    Raises:
+        JournalError: there is one, or it cannot be made.
+        KeyFileError: the node key cannot be read.
+    """
+    node = load_key(config.resolve(config.identity.node_key_file))
+    create_journal(config.journal_file, node_key=node.public, pool=_pool(config), is_key_new=False)
+
+
+def _make_journal(config: Config, node: SigningKey, *, is_key_new: bool) -> None:
     """A new journal, unless the one of this very key and pool is there: from an init that was cut short."""
-    pool = PoolId(config.pool.global_id, config.pool.contract.account)
+    pool = _pool(config)
     if config.journal_file.exists():
         open_journal(config.journal_file, node_key=node.public, pool=pool).close()
     else:
-        create_journal(config.journal_file, node_key=node.public, pool=pool)
+        create_journal(config.journal_file, node_key=node.public, pool=pool, is_key_new=is_key_new)
+
+
+def _pool(config: Config) -> PoolId:
+    return PoolId(config.pool.global_id, config.pool.contract.account)
 
 
 def config_text(answers: Answers) -> str:

@@ -6,9 +6,10 @@ import json
 import platform
 import sys
 
-from benchmarks import idle, records, settlement
+from benchmarks import attestation, idle, records, settlement
 
 BENCHMARKS = {
+    "attestation": attestation.run,
     "records": records.run,
     "idle": idle.run,
     "settlement": settlement.run,

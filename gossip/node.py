@@ -126,7 +126,7 @@ class Node:
             log = self.logs[self.key.public]
             record = make_record(self.key, self.pool, log.head.seq + 1, log.head.hash, body)
             placement = log.place(record, now_s=ANY_TIME_S, window_max_s=self.logs.window_max_s)
-            if log.fork is not None:
+            if log.fork is not None or self.machine.base.reading(self.key.public).dead:
                 raise OwnForkError(OWN_FORK)
             if placement is not Placement.EXTENDED:
                 raise OwnForkError(f"own record {record.seq} does not extend the own log: {placement.value}")

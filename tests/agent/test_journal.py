@@ -72,7 +72,8 @@ def test_a_new_journal_is_private_and_empty(path: Path, journal: Journal) -> Non
     assert journal.own_head() is None
     assert journal.last_landed() is None
     assert journal.next_window() is None
-    assert sorted(p.name for p in path.parent.iterdir() if not p.name.endswith("-wal")) == ["journal.sqlite"]
+    beside = ["journal.sqlite", "journal.sqlite-shm", "journal.sqlite-wal", "journal.sqlite.lock"]
+    assert sorted(p.name for p in path.parent.iterdir()) == beside
 
 
 def test_it_is_never_overwritten(path: Path) -> None:
@@ -107,7 +108,9 @@ def test_an_init_that_was_cut_short_leaves_nothing_that_passes_for_a_journal(tmp
 
 def test_a_missing_journal_is_not_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    with pytest.raises(JournalError, match=r"missing.*gpupool init.*restore.*new wallet and node key"):
+    with pytest.raises(
+        JournalError, match=r"missing.*gpupool init.*db import.*restore.*run --fresh.*new wallet and node key"
+    ):
         open_journal(path, **OWN)
     assert not path.exists()
 
@@ -330,7 +333,7 @@ def test_landed_settlements_and_retention(path: Path) -> None:
             landed.append(settlement)
     with reopened(path) as journal:
         assert journal.last_landed() == landed[-1]
-        assert journal.last_checkpoint() == encode_checkpoint(landed[-1])
+        assert journal.find_checkpoint(None) == encode_checkpoint(landed[-1])
         kept = [journal.checkpoint(s.payload_hash) is not None for s in landed]
         assert kept == [False] * 3 + [True] * EPOCHS_KEPT
         assert [bool(journal.messages(epoch)) for epoch in range(1, EPOCHS_KEPT + 4)] == kept
@@ -341,14 +344,31 @@ def test_landed_settlements_and_retention(path: Path) -> None:
             journal.append_own(author.records[-1])
 
 
+def test_what_was_attested_is_served_until_its_epoch_has_landed(path: Path) -> None:
+    outcome, other = settled(1, Base()), settled(2, Base())
+    attest = make_attest(KEY, POOL, epoch=1, cert_hash=bytes(32))
+    with reopened(path) as journal:
+        journal.keep_messages(1, (attest,), outcome)
+        journal.keep_messages(1, (attest,), outcome)
+        journal.keep_messages(2, (), other)
+    with reopened(path) as journal:
+        assert set(map(encode_checkpoint, journal.outcomes())) == {encode_checkpoint(outcome), encode_checkpoint(other)}
+        assert journal.checkpoint(outcome.payload_hash) == encode_checkpoint(outcome)
+        assert journal.last_landed() is None
+        journal.keep_landed(outcome)
+        assert journal.outcomes() == [other]
+        assert journal.checkpoint(outcome.payload_hash) == encode_checkpoint(outcome)
+
+
 def test_attachments_and_witness(path: Path) -> None:
     with reopened(path) as journal:
-        journal.keep_attachment(b"d" * 32, b"body")
-        journal.keep_attachment(b"d" * 32, b"body")
+        digest = hashlib.sha256(b"body").digest()
+        journal.keep_attachment(digest, b"body")
+        journal.keep_attachment(digest, b"body")
         journal.keep_witness({KEY.public: 5, key(1).public: 7})
         journal.keep_witness({KEY.public: 10})
     with reopened(path) as journal:
-        assert journal.attachment(b"d" * 32) == b"body"
+        assert journal.attachment(digest) == b"body"
         assert journal.attachment(b"e" * 32) is None
         assert journal.witness() == {KEY.public: 10, key(1).public: 7}
 

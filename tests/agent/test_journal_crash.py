@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 import resource
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from forked import NUMBER, forked
-from pool_fixture import POOL, START_S, Author, key, work
+from journal_scene import close_messages, settle_at_heads
+from pool_fixture import POOL, START_S, Author, evidence, key, work
 
+from agent.db.examining import examine
 from agent.errors import JournalError
 from agent.journal import create_journal, open_journal
-from gossip.records import make_record, parse_record
+from agent.journal_file import connect_reading
+from gossip.records import Record, make_record, parse_record
+from gossip.settlement import Base
 
 KEY = key(0)
 OWN = {"node_key": KEY.public, "pool": POOL}
@@ -49,7 +55,7 @@ def write_for_ever(path: Path, report: BinaryIO) -> None:
 def test_kill_9_at_any_moment_loses_nothing_that_was_said_and_counts_no_window_twice(path: Path) -> None:
     said: dict[int, bytes] = {}
     draw = random.Random(20261121)
-    for _ in range(25):
+    for _ in range(30):
         with forked(lambda report: write_for_ever(path, report)) as child:
             for _ in range(draw.randrange(1, 12)):
                 report = child.read(NUMBER.size + 32)
@@ -71,6 +77,63 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_said_and_counts_no_window_t
         assert counted + waiting == list(range(1, closed + 1))  # every window once: a record, or waiting
 
 
+def close_epochs_for_ever(path: Path, report: BinaryIO) -> None:
+    """Keep what each epoch's close makes durable, and report (epoch, step) after the journal said that it is."""
+    journal = open_journal(path, **OWN)
+    while True:
+        last = journal.last_landed()
+        base = last.base() if last is not None else Base()
+        epoch = base.epoch + 1
+        settlement = settle_at_heads([Author(0)], epoch, base)
+        for step, keep in enumerate(
+            (
+                lambda: journal.keep_attachment(collateral(epoch), b"%d" % epoch),  # noqa: B023 called now
+                lambda: journal.append([evidence_of(epoch)]),  # noqa: B023
+                lambda: journal.keep_messages(epoch, close_messages(epoch), settlement),  # noqa: B023
+                lambda: journal.keep_landed(settlement),  # noqa: B023
+            )
+        ):
+            keep()
+            report.write(NUMBER.pack(4 * epoch + step))
+
+
+def collateral(epoch: int) -> bytes:
+    return hashlib.sha256(b"%d" % epoch).digest()
+
+
+def evidence_of(epoch: int) -> Record:
+    """The only record of another participant: one per epoch, so that none follows another."""
+    body = replace(evidence(), collateral_digest=collateral(epoch))
+    return make_record(key(epoch), POOL, 1, bytes(32), body)
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_leaves_every_durable_step_of_the_close_whole(path: Path) -> None:
+    last, draw = 0, random.Random(20261122)
+    for _ in range(12):
+        with forked(lambda report: close_epochs_for_ever(path, report)) as child:
+            for _ in range(draw.randrange(1, 9)):
+                (last,) = NUMBER.unpack(child.read(NUMBER.size))
+            child.kill()
+            rest = child.reports.read()
+            if len(rest) >= NUMBER.size:
+                (last,) = NUMBER.unpack(rest[-NUMBER.size :])
+        epoch, step = divmod(last, 4)
+        with closing(open_journal(path, **OWN)) as journal:
+            assert journal.attachment(collateral(epoch)) == b"%d" % epoch
+            if step >= 1:
+                assert list(journal.records(key(epoch).public, 1, 1)) == [evidence_of(epoch).wire]
+            if step >= 2:
+                assert len(journal.messages(epoch)) == 4
+            landed = journal.last_landed()
+            assert (landed.payload.epoch if landed is not None else 0) in (epoch - (step < 3), epoch)
+            kept = journal.messages(epoch)
+            assert len(kept) in (0, 4), "one transaction"
+            assert len(journal.outcomes()) == (len(kept) == 4 and (landed is None or landed.payload.epoch < epoch))
+        with closing(connect_reading(path)) as database:
+            assert examine(database, KEY.public, POOL, lambda _: None).findings == []
+
+
 def test_a_full_disk_is_an_error_and_nothing_is_half_kept(path: Path) -> None:
     author = Author(0)
     records = [author.work() for _ in range(400)]
@@ -85,16 +148,16 @@ def test_a_full_disk_is_an_error_and_nothing_is_half_kept(path: Path) -> None:
             except JournalError as error:
                 assert "mend the disk" in str(error)
                 report.write(NUMBER.pack(record.seq))
-                report.write(journal.next_window()[1])
+                for again in (journal.next_window, lambda: journal.append_own(record, 1)):  # noqa: B023 called now
+                    with pytest.raises(JournalError, match="mend the disk"):
+                        again()
                 return
 
     with forked(fill_disk) as child:
         (failed,) = NUMBER.unpack(child.read(NUMBER.size))
-        window = child.reports.read()
         assert child.wait() == 0
     assert 1 < failed < 400
-    assert window == b"window %d" % (failed - 1)  # its window still waits
     with closing(open_journal(path, **OWN)) as journal:
         assert [parse_record(w, POOL).hash for w in journal.all_records()] == [r.hash for r in records[: failed - 1]]
-        assert journal.next_window()[1] == window
+        assert journal.next_window()[1] == b"window %d" % (failed - 1)  # its window still waits
         journal.append_own(records[failed - 1], journal.next_window()[0])  # with room again, it goes on

@@ -1,0 +1,1 @@
+"""`gpupool db`: examines, exports and imports the journal; `parser` lists the verbs."""
