@@ -198,8 +198,8 @@ def _read_index(where: str, key: str) -> int:
 
 def _read_block(where: str, key: str, texts: str | list[str]) -> frozenset[bytes]:
     values = _read_digests(f"{where}: block {key}", texts)
-    if not values or _UNMEASURED in values:
-        raise InvalidPolicyError(f"{where}: block {key}: no value, or zeros, which mean that it is not measured")
+    if _UNMEASURED in values:
+        raise InvalidPolicyError(f"{where}: block {key}: zeros, which mean that it is not measured")
     return values
 
 

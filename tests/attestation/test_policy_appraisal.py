@@ -95,6 +95,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], type[errors.
 ]
 
 ALLOWED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ({"collateral_age_max_s": 86_400}, {"collateral_issued_s": NOW - 86_400}, {}),
     ({}, {}, {}),
     ({"measurements": (OTHER, replace(SOFTWARE_MEASUREMENT, rtmrs=(None,) * 4))}, {}, {"rtmrs": (bytes(48),) * 4}),
     ({"debug_allowed": True}, {}, {"td_attributes": SEPT | 1}),
@@ -224,3 +225,28 @@ IMAGE = {"name": "x", "mr_td": HEX48, "rtmr0": HEX48, "rtmr1": HEX48, "rtmr2": H
 def test_a_mapping_that_is_not_exactly_a_policy_is_refused(mapping: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidPolicyError):
         AttestationPolicy.from_mapping(mapping)
+
+
+GOLDEN = {"name": "H100", "blocks": {"1": "01" * 48}}
+
+
+def test_gpus_are_restricted_only_where_they_are_demanded() -> None:
+    demanded = AttestationPolicy.from_mapping({"gpu_evidence_required": True, "gpu_measurements": [GOLDEN]})
+    assert AttestationPolicy.from_mapping(demanded.to_mapping()) == demanded
+    assert demanded.to_mapping()["gpu_measurements"] == [
+        {
+            **GOLDEN,
+            "driver": "any",
+            "vbios": "any",
+            "fwid": "any",
+            "protected_pcie": False,
+            "blocks": {"1": ["01" * 48]},
+        }
+    ]
+    assert not AttestationPolicy.from_mapping({"gpu_evidence_required": False}).gpu_evidence_required
+    for restricted in ({"gpu_measurements": [GOLDEN]}, {"gpus_denied": ["00" * 32]}):
+        with pytest.raises(errors.InvalidPolicyError, match="gpu_evidence_required"):
+            AttestationPolicy.from_mapping(restricted)
+        with pytest.raises(errors.InvalidPolicyError, match="gpu_evidence_required"):
+            AttestationPolicy.from_mapping(restricted | {"gpu_evidence_required": False})
+    assert AttestationPolicy.from_mapping({"gpus_denied": ["00" * 32], "gpu_evidence_required": True}).gpus_denied

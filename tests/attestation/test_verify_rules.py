@@ -133,6 +133,15 @@ def revoked_renewed_ca(forge: Any) -> tuple[bytes, Any, int]:
     return raw, forge.collateral(root_ca_crl=forge.crl(forge.root, older.certificate.serial_number)), forge.now
 
 
+def revoked_ca(forge: Any) -> Any:
+    """The collateral has a newer certificate of the same CA and key, and that one is revoked."""
+    newer = forge.certificate(PLATFORM_CA, forge.root, is_ca=True, key=forge.pck_issuer.key)
+    return forge.collateral(
+        pck_crl_issuer_chain=build.build_chain(newer, forge.root),
+        root_ca_crl=forge.crl(forge.root, newer.certificate.serial_number),
+    )
+
+
 def delta_list(forge: Any) -> bytes:
     """A revocation list that says of itself, critically, that it is only a delta."""
     return revocation_list(forge.pck_issuer, hashes.SHA256(), x509.DeltaCRLIndicator(1))
@@ -253,6 +262,7 @@ CASES: list[tuple[str, Case, type[e.AttestationError]]] = [
         e.RootRevokedError,
     ),
     ("PCK CA of the quote revoked, the collateral's not", revoked_renewed_ca, e.PckIssuerRevokedError),
+    ("PCK CA of the collateral revoked, the quote's not", of_collateral(revoked_ca), e.PckIssuerRevokedError),
     ("PCK list of a CA without lists", of_collateral(list_of_a_ca_without_lists), e.CollateralChainUsageError),
     ("PCK list expired", pck_crl(lambda f: f.crl(f.pck_issuer, next_s=f.now - 1)), e.CrlExpiredError),
     ("PCK list of the root", pck_crl(lambda f: f.crl(f.root)), e.CrlIssuerError),
