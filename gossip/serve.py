@@ -36,6 +36,9 @@ async def serve(node: Node, peer: bytes, request: bytes) -> bytes:
         case RecordsRequest(ranges):
             return await trio.to_thread.run_sync(lambda: sync.encode_records(_wires(node, ranges)))
         case ObjectRequest(wanted):
+            held = _observation(node, wanted.id) if wanted.kind == "observation" else None
+            if held is not None:
+                return sync.encode_object(held)
             find = {
                 "observation": node.store.observation,
                 "checkpoint": node.store.checkpoint,
@@ -44,6 +47,13 @@ async def serve(node: Node, peer: bytes, request: bytes) -> bytes:
             return sync.encode_object(await trio.to_thread.run_sync(find, wanted.id))
         case CloseRequest(epoch):
             return sync.encode_close(_close_state(node, epoch))
+
+
+def _observation(node: Node, digest: bytes) -> bytes | None:
+    """One of the close that is held in memory: not durable here, but its maker signed it, and others wait for it."""
+    progress = node.machine.progress()
+    held = node.machine.messages(progress.epoch) if progress is not None else ()
+    return next((m.wire for m in held if isinstance(m, Observation) and m.digest == digest), None)
 
 
 def _wires(node: Node, ranges: tuple[RecordRange, ...]) -> Iterator[bytes]:

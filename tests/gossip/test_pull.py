@@ -12,10 +12,10 @@ from pool_fixture import POOL, START_S, Author, Chain, evidence, frame, key, ope
 from trio.testing import MockClock
 
 from gossip import codec, sync
-from gossip.epoch_events import ObjectId
+from gossip.epoch_events import Heard, ObjectId
 from gossip.errors import OwnForkError
 from gossip.log_chain import GENESIS, Head
-from gossip.messages import ObservedLog, make_observation
+from gossip.messages import Observation, ObservedLog, make_observation
 from gossip.records import CloseBody, Record, make_record
 from gossip.sync import ObjectRequest, RecordsRequest, WatermarksRequest, parse_request
 
@@ -194,6 +194,20 @@ async def test_an_object_other_than_the_one_asked_for_is_dropped(autojump_clock:
     assert sum(member.node.drops.values()) == 3
     assert member.store.objects == MemoryStore().objects
     assert member.node.machine.progress().observations == 1
+
+
+async def test_an_observation_is_passed_on_by_who_did_not_make_it(autojump_clock: MockClock) -> None:
+    """Large ones never travel by gossip: nobody should have to meet every maker."""
+    network, chain = Network(3), Chain(operator_set(3))
+    for member in network.members:
+        await member.node.handle(advanced(chain, 3))
+    maker, between, last = network.members
+    made = [m for m in maker.node.machine.messages(1) if isinstance(m, Observation)]
+    assert len(made) == 1
+    await between.node.handle(Heard(made[0]))
+    assert between.store.observation(made[0].digest) is None
+    await last.puller.pull_close(key(1).public)
+    assert made[0].digest in {m.digest for m in last.node.machine.messages(1) if isinstance(m, Observation)}
 
 
 # The own log.
