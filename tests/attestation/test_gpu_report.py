@@ -124,5 +124,7 @@ def test_any_bytes_parse_or_are_refused(tail: bytes, kept: int) -> None:
 
 @given(st.integers(0, len(VALID) - 1), st.integers(0, 255))
 def test_any_changed_byte_parses_or_is_refused(at: int, value: int) -> None:
+    changed = VALID[:at] + bytes([value]) + VALID[at + 1 :]
     with contextlib.suppress(InvalidGpuEvidenceError):
-        parse_gpu_report(VALID[:at] + bytes([value]) + VALID[at + 1 :])
+        report = parse_gpu_report(changed)
+        assert report.signed + report.signature == changed

@@ -43,7 +43,9 @@ async def test_of_the_others_more_than_two_thirds_of_the_weight_are_enough(autoj
 
 
 async def test_the_only_operator_has_nobody_to_ask(autojump_clock: MockClock) -> None:
-    await recover(Network(1).members[0], remembers=False)
+    member = Network(1).members[0]
+    await recover(member, remembers=False)
+    assert member.node.is_own_log_known
 
 
 async def test_a_new_database_takes_over_the_whole_log(autojump_clock: MockClock) -> None:
