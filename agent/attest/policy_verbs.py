@@ -16,6 +16,9 @@ from agent.pool.values import legible
 from agent.setup import toml_value
 
 _MACHINE_NODES_WORDS = "how many nodes may earn on one machine: what a key taken out of one machine is worth at most"
+_ANCHOR_AGE_WORDS = (
+    "how old, at the end of an epoch, the block may be that evidence binds, in seconds: liteservers forget older ones"
+)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -58,6 +61,7 @@ def explain(options: argparse.Namespace) -> int:
     found = [_option(key, value, WORDS[key]) for key, value in file.attestation.to_mapping().items()]
     if file.pool is not None:
         found.append(_option("work.machine_nodes_max", file.pool.work.machine_nodes_max, _MACHINE_NODES_WORDS))
+        found.append(_option("work.anchor_age_max_s", file.pool.work.anchor_age_max_s, _ANCHOR_AGE_WORDS))
     text = [_description(file)]
     text += [f"\n{each['key']} = {_toml(each['key'], each['value'])}\n{wrapped(each['meaning'])}" for each in found]
     return answer(options, {"kind": _kind(file), "hash": _hash(file), "options": found}, "\n".join(text))

@@ -37,6 +37,8 @@ STRICT: dict[str, Any] = {
 }
 PCIE = replace(GOLDEN, protected_pcie=True)
 
+POOLS = ("work.machine_nodes_max", "work.anchor_age_max_s")
+
 
 def write(tmp_path: Path, text: str) -> str:
     path = tmp_path / "policy.toml"
@@ -97,6 +99,13 @@ def test_many_nodes_on_any_machine_are_remarked_on() -> None:
         ("note", "attestation.ppids_allowed"),
         ("note", "work.machine_nodes_max"),
     ]
+
+
+def test_evidence_that_outlives_its_anchor_is_remarked_on() -> None:
+    pool = replace(policy(), work=msgspec.structs.replace(policy().work, anchor_age_max_s=3600))
+    found = remarks(AttestationPolicy(**(STRICT | {"evidence_age_max_s": 3600})), pool)
+    assert [(remark.level, remark.key) for remark in found] == [("danger", "work.anchor_age_max_s")]
+    assert remarks(AttestationPolicy(**(STRICT | {"evidence_age_max_s": 3599})), pool) == ()
 
 
 def test_dangers_come_first() -> None:
@@ -196,7 +205,7 @@ def test_explained_are_value_and_meaning(tmp_path: Path, capsys: pytest.CaptureF
     assert "\nwork.machine_nodes_max = 1\n" in said
     code, value = run_json(capsys, ["attest", "policy", "explain", path])
     assert (code, value["hash"]) == (0, parse_policy(Path(path).read_text()).hash.hex())
-    assert [each["key"] for each in value["options"]] == [*AttestationPolicy().to_mapping(), "work.machine_nodes_max"]
+    assert [each["key"] for each in value["options"]] == [*AttestationPolicy().to_mapping(), *POOLS]
 
 
 def test_the_example_is_a_policy_that_names_every_option_and_admits_nobody() -> None:
