@@ -78,9 +78,7 @@ def remarks(policy: AttestationPolicy, pool: PoolPolicy | None) -> tuple[Remark,
     if pool is not None and policy.ppids_allowed is None and pool.work.machine_nodes_max > 1:
         found.append(_note("work.machine_nodes_max", f"{pool.work.machine_nodes_max} nodes may earn on one machine"))
     if pool is not None and pool.work.anchor_age_max_s <= policy.evidence_age_max_s:
-        found.append(
-            _danger("work.anchor_age_max_s", "evidence may be older than that, and then counts nothing")
-        )
+        found.append(_danger("work.anchor_age_max_s", "evidence may be older than that, and then counts nothing"))
     return tuple(sorted(found, key=lambda remark: remark.level))
 
 
