@@ -185,8 +185,10 @@ class Node:
 
         Nothing is fetched for a record that could not be placed then.
         """
+        if not isinstance(record.body, EvidenceBody):
+            return True
         placement = self.logs[record.node_key].place(record, now_s=self.now_s(), window_max_s=self.logs.window_max_s)
-        if not isinstance(record.body, EvidenceBody) or placement not in (Placement.EXTENDED, Placement.FORKED):
+        if placement not in (Placement.EXTENDED, Placement.FORKED):
             return True
         named = record.body.attachments
         missing = frozenset([d for d in named if await self._blocking(self.store.attachment, d) is None])
