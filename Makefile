@@ -19,7 +19,7 @@ devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on
 test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 2,000 simulated pools (eight minutes)
+long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 2,000 simulated pools (six minutes)
 	$(VENV)/bin/python -m pytest -m long $(ARGS)
 
 check: lint types imports ## Lint, types and import rules
@@ -68,7 +68,7 @@ gas: $(VENV)/.dev ## Measure contracts/gas.json anew
 contracts-fuzz: $(VENV)/.dev ## Random operations on a pool, all sums checked after each (ARGS="--seed 7 --seeds 20 --steps 5000")
 	$(VENV)/bin/python -m tests.contracts.fuzz $(ARGS)
 
-mutants: $(VENV)/.dev ## Does a test notice each missing rule of attestation? (15 minutes; ARGS="--file verify.py")
+mutants: $(VENV)/.dev ## Does a test notice each missing rule of attestation? (six minutes; ARGS="--file verify.py")
 	$(VENV)/bin/python -m tests.attestation.tools.mutate $(ARGS)
 
 sim: $(VENV)/.dev ## Whole pools in virtual time under every fault, all invariants after each step (SEEDS=2000 START=0)
