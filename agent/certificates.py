@@ -27,7 +27,7 @@ import msgspec
 from pytoniq_core import Cell
 
 from agent.errors import AgentError, OperationError
-from agent.identity import sync_folder
+from agent.files import sync_folder
 from agent.pool.values import plain
 from contracts import certificate, layout, signing
 from contracts.commands import Command, ProposeSet

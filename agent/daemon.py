@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from contextlib import AbstractAsyncContextManager
 from importlib import metadata
 from typing import Any
 
@@ -33,9 +34,11 @@ from agent.metrics import Metrics
 from agent.notify import Notifier
 from agent.policies import load_policies, needed_policies
 from agent.providers import open_providers, pool_root
+from agent.registries import Registries
 from agent.servers import config_servers
 from agent.settling import Settling
 from agent.status import agent_status, not_earning, place_holder, update_entry_metrics, update_metrics
+from agent.submitting import Submitting
 from agent.verdicts import Verdicts
 from agent.web import Probes, WebConfig, serve_web
 from contracts.chain import Chain, open_chain
@@ -117,7 +120,8 @@ class Agent:
 
     async def _take_part(self, chain: Chain) -> None:
         """Everything that needs the chain, in the order in which it can begin."""
-        self.settling = settling = self._open_settling(chain)
+        reader, wallet = PoolReader(chain, self.config.pool.contract), self._open_wallet(chain)
+        self.settling = settling = self._open_settling(chain, reader, wallet)
         operators = await self._first_look(settling)
         attesting = self.attesting
         self.node = node = open_node(
@@ -129,13 +133,13 @@ class Agent:
             participants=[participant.node_key for participant in settling.view.participants],
             now_s=self.now_s,
         )
-        async with join_pool(node, self.config.p2p, self.metrics) as gossiping, trio.open_nursery() as nursery:
+        async with self._join_pool(node) as gossiping, trio.open_nursery() as nursery:
             self.gossiping = gossiping
-            node.on_settled = settling.note_settled
+            node.on_settled = lambda settlement: settling.note_settled(settlement, self.entry)
             gossiping.set_roster(settling.view.roster())
             nursery.start_soon(gossiping.run)
             nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(settling.view.roster()))
-            nursery.start_soon(settling.perform, node)
+            nursery.start_soon(Submitting(chain, reader, wallet, self.metrics).perform, node)
             nursery.start_soon(self.verdicts.examine, node, chain)
             nursery.start_soon(self._keep_house, node, gossiping)
             await self._learn_own_log(gossiping, operators)
@@ -144,6 +148,9 @@ class Agent:
             nursery.start_soon(attesting.renew, node, chain)
             await attesting.proven.wait()
             nursery.start_soon(self.measuring.append_windows, node, attesting.covering)
+
+    def _join_pool(self, node: Node) -> AbstractAsyncContextManager[Gossiping]:
+        return join_pool(node, self.config.p2p, self.metrics, self.config.address_file)
 
     async def _learn_own_log(self, gossiping: Gossiping, operators: OperatorSet) -> None:
         """Wait until operators said how far they know the own log; a restored journal has no say in it."""
@@ -155,23 +162,25 @@ class Agent:
             await trio.to_thread.run_sync(self.journal.note_own_log_known)
         self.is_own_log_known = True
 
-    def _open_settling(self, chain: Chain) -> Settling:
-        table = self.config.chain
-        wallet = Wallet(
+    def _open_wallet(self, chain: Chain) -> Wallet:
+        return Wallet(
             chain,
             self.wallet_key.seed,
             self.config.wallet.version,
             global_id=self.pool.network,
             lock_file=self.config.wallet_lock_file,
         )
+
+    def _open_settling(self, chain: Chain, reader: PoolReader, wallet: Wallet) -> Settling:
         return Settling(
             chain,
-            PoolReader(chain, self.config.pool.contract),
-            wallet,
+            reader,
+            wallet.address,
+            Registries(self.config.journal_file.parent / "registries", chain, reader),
             self.policies,
             self.metrics,
-            poll_interval_s=table.poll_interval_s,
-            roster_interval_s=table.roster_interval_s,
+            poll_interval_s=self.config.chain.poll_interval_s,
+            roster_interval_s=self.config.chain.roster_interval_s,
             now_s=self.now_s,
         )
 
@@ -211,6 +220,8 @@ class Agent:
 
     async def _keep_house(self, node: Node, gossiping: Gossiping) -> None:
         while True:
+            assert self.settling is not None
+            self.settling.look(node)
             update_metrics(self.metrics, node, gossiping, self.verdicts, self.now_s())
             update_entry_metrics(self.metrics, self.entry)
             self.metrics.place_taken.set(place_holder(self, self.now_s()) is not None)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.errors import KeyFileError
+from agent.files import sync_folder
 from contracts.signing import SigningKey
 
 _FILE_BYTES_MAX = 4096
@@ -46,15 +47,6 @@ def create_key(path: Path) -> SigningKey:
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from error
     return SigningKey(key.private_bytes_raw())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_key(path: Path) -> SigningKey:

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.errors import DamagedRowError, JournalError
-from agent.identity import sync_folder
+from agent.files import sync_folder
 from gossip import codec
 from gossip.log_chain import GENESIS, Head
 from gossip.records import PoolId, UnverifiedRecord

@@ -128,6 +128,10 @@ class Metrics:
             "transport_events", "What the transport counts: dials, duplicates, limits, by name", "event", REASONS_MAX
         )
         self.peers = self._gauge("peers", "Connected peers")
+        self.reachable_weight = self._gauge(
+            "reachable_weight", "Weight of the operators that are connected, this node included"
+        )
+        self.operators_weight = self._gauge("operators_weight", "Weight of all operators")
         self.peer_last_heard = self._bounded_gauge(
             "peer_last_heard_timestamp_seconds", "When a roster peer was last heard", "peer", PEERS_MAX
         )
@@ -169,6 +173,9 @@ class Metrics:
         self.quorum_weight = self._gauge("quorum_weight", "Weight that a certificate needs")
         self.certificate_lag = self._gauge(
             "certificate_lag_seconds", "From the end of the last settled epoch to its landing"
+        )
+        self.close_step = self._bounded_gauge(
+            "close_step_seconds", "From the end of the epoch closed last to each step, as this node saw it", "step", 8
         )
         self.settled_epoch = self._gauge("settled_epoch", "Last epoch settled on chain")
         self.settled_time = self._gauge("settled_timestamp_seconds", "When that epoch landed")

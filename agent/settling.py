@@ -1,47 +1,43 @@
-"""Settling: follows the chain for the machine, and sends what the machine asks for.
+"""Settling: follows the chain for the machine, and tells people what came of each epoch.
 
-A shell: every decision is `gossip.epoch_close`'s; here the contracts are read at finalized blocks, and
-messages are sent through the agent's wallet. A chain that is away is waited for, with a warning once.
+A shell: every decision is `gossip.epoch_close`'s; here the contracts are read at finalized blocks. A chain that
+is away is waited for, with a warning once. What the machine asks the chain for is sent by `agent.submitting`.
 
-1. Pot, operator set and policy of an epoch are those that the rewards contract pinned to it; its registry is
-   read at the first masterchain block that is not older than the epoch's finalization. So every operator
-   has the same.
-2. An epoch whose policy document is not held, or whose operators can sign no more, is not closed here; the
-   reason is said.
-3. Before anything is sent the contracts are read again: what was done meanwhile is not done twice, and what
-   would be refused is not sent.
+1. Pot, operator set and policy of an epoch are those that the rewards contract pinned to it; its registry is the
+   one when it was finalized (`agent.registries`). So every operator has the same.
+2. An epoch whose policy document is not held, whose registry cannot be read, or whose operators can sign no
+   more, is not closed here; the reason is said.
 
-Source: PROTOCOL, "Epoch close" steps 1, 6, 7.
+Source: PROTOCOL, "Epoch close" steps 1, 2, 7.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import trio
 
+from agent.epoch_watch import EpochWatch
 from agent.metrics import Metrics
 from agent.policies import NeededPolicy, Policies, needed_policies
-from contracts import certificate, fees, layout
+from agent.registries import Registries
 from contracts.chain import Block, Chain
 from contracts.errors import ChainUnavailableError, ContractsError
 from contracts.model import (
     NANO,
-    OPEN_EPOCHS_MAX,
-    CertificateDomain,
+    Address,
     OpenEpoch,
     Participant,
     PoolState,
     RewardsState,
 )
 from contracts.reader import PoolReader
-from contracts.wallet import OutMessage, Wallet
-from gossip.epoch_events import Advanced, ChainView, Finalize, Submit
+from gossip.epoch_events import Advanced, ChainView
 from gossip.node import Node
 from gossip.pinning import settling_set
+from gossip.roster import Roster
 from gossip.settlement import Settlement
 from gossip.tally import EpochFrame
 
@@ -63,21 +59,26 @@ class PoolView:
     obstacle: str | None = None
     """Why this agent cannot close the oldest open epoch."""
 
-    def roster(self) -> frozenset[bytes]:
-        """Node keys to stay connected with: of the operators, of those before them, and of all participants."""
-        sets = (self.state.operator_set, self.state.previous_set) if self.state is not None else ()
-        operators = {operator.node_key for held in sets if held is not None for operator in held.operators}
-        return frozenset(operators | {participant.node_key for participant in self.participants})
+    def roster(self) -> Roster:
+        """Who belongs to the pool: the operators, those before them, and all participants."""
+        current = self.state.operator_set if self.state is not None else None
+        previous = self.state.previous_set if self.state is not None else None
+        return Roster(
+            weights={o.node_key: o.weight for o in current.operators} if current is not None else {},
+            operators=frozenset(o.node_key for held in (current, previous) if held is not None for o in held.operators),
+            participants=frozenset(participant.node_key for participant in self.participants),
+        )
 
 
 class Settling:
-    """Keeps one pool's chain view fresh and performs the machine's chain actions."""
+    """Keeps one pool's chain view fresh."""
 
     def __init__(
         self,
         chain: Chain,
         reader: PoolReader,
-        wallet: Wallet,
+        wallet: Address,
+        registries: Registries,
         policies: Policies,
         metrics: Metrics,
         *,
@@ -88,6 +89,7 @@ class Settling:
         self._chain = chain
         self._reader = reader
         self._wallet = wallet
+        self._registries = registries
         self._policies = policies
         self._missing: frozenset[bytes] = frozenset()
         self._metrics = metrics
@@ -97,6 +99,7 @@ class Settling:
         self._frame: EpochFrame | None = None
         self._roster_read_s = float("-inf")
         self.view = PoolView()
+        self.watch = EpochWatch(metrics)
         self.settled: list[Settlement] = []
 
     async def follow(self, node: Node, roster_changed: Callable[[], None]) -> None:
@@ -124,9 +127,10 @@ class Settling:
         """
         view, block = self.view, await self._chain.head()
         state, rewards = await self._reader.state(block), await self._reader.rewards(block)
+        await self._registries.keep(rewards.open_epochs)
         if trio.current_time() - self._roster_read_s >= self._roster_interval_s:
             view.participants = await self._reader.registry(block)
-            view.balance_nanoton = (await self._chain.account(self._wallet.address, block)).balance_nanoton
+            view.balance_nanoton = (await self._chain.account(self._wallet, block)).balance_nanoton
             self._roster_read_s = trio.current_time()
         view.state, view.rewards, view.block = state, rewards, block
         self._policies.turn_to(rewards.running.terms.policy_hash)
@@ -152,23 +156,14 @@ class Settling:
         self._missing = frozenset(policy.policy_hash for policy in missing)
         self._metrics.policies_missing.set(len(missing))
 
-    async def perform(self, node: Node) -> None:
-        """Send what the machine asks for, one thing at a time, for ever. A failure is left to the next turn."""
-        async for action in node.chain_actions:
-            match action:
-                case Finalize(epoch):
-                    await self._attempt("finalize", epoch, functools.partial(self._finalize, epoch))
-                case Submit():
-                    epoch = action.settlement.payload.epoch
-                    await self._attempt("submit", epoch, functools.partial(self._submit, action))
-
     async def _tell(self, node: Node) -> None:
         view = self.view
         assert view.block is not None
         assert view.rewards is not None
         assert view.state is not None
         assert view.state.operator_set is not None
-        node.logs.open(participant.node_key for participant in view.participants)
+        self.look(node)
+        node.register(participant.node_key for participant in view.participants)
         await node.handle(
             Advanced(
                 view=ChainView(
@@ -199,17 +194,26 @@ class Settling:
             return None
         self._hindered(None)
         if self._frame is None or self._frame.epoch != oldest.epoch:
+            try:
+                participants = await self._registries.of(oldest)
+            except ContractsError as error:
+                self._hindered(
+                    f"epoch {oldest.epoch} waits: its registry cannot be read ({error}); if it was finalized long ago, "
+                    "name an archive liteserver, or ask another operator for the file"
+                )
+                return None
             self._frame = EpochFrame(
                 epoch=oldest.epoch,
                 end_s=oldest.end_s,
                 pot_nanoton=oldest.pot_nanoton,
                 operators=operators,
                 policy=policy,
-                participants=await self._reader.registry(await self._chain.block_at(oldest.finalized_s)),
+                participants=participants,
             )
         elif self._frame.operators != operators:
             log.warning("epoch %d is settled by operator set %d from now on", oldest.epoch, operators.set_id)
             self._frame = replace(self._frame, operators=operators)
+        self._hindered(None)
         return self._frame
 
     def _hindered(self, obstacle: str | None) -> None:
@@ -217,70 +221,17 @@ class Settling:
             log.error("%s", obstacle)
         self.view.obstacle = obstacle
 
-    async def _finalize(self, epoch: int) -> str:
-        block, rewards = await self._latest()
-        if rewards.current_epoch != epoch or block.time_s < rewards.current_end_s:
-            return "done already"
-        if len(rewards.open_epochs) >= OPEN_EPOCHS_MAX:
-            return "too many open epochs"
-        state = await self._reader.state(block)
-        message = OutMessage(
-            dest=state.rewards, value_nanoton=fees.FINALIZE_NANOTON, body=layout.finalize_body(), bounce=True
-        )
-        await self._wallet.transfer([message])
-        return "sent"
+    def look(self, node: Node) -> None:
+        """Note how far the open epoch's close has come."""
+        if self._frame is not None:
+            self.watch.look(node.machine.progress(), self._frame.end_s, self._now_s())
 
-    async def _submit(self, submit: Submit) -> str:
-        payload = submit.settlement.payload
-        block, rewards = await self._latest()
-        if rewards.landed.epoch >= payload.epoch:
-            return "settled already"
-        state = await self._reader.state(block)
-        if state.is_paused(block.time_s):
-            return "pool paused"
-        if state.set_of(submit.set_id) is None:
-            return "set gone"
-        pool = self._reader.pool
-        domain = CertificateDomain(global_id=self._wallet.global_id, pool=pool, set_id=submit.set_id)
-        body = certificate.submit_body(certificate.settle_certificate(domain, payload), submit.signatures)
-        message = OutMessage(
-            dest=pool, value_nanoton=fees.submit_nanoton(len(submit.signatures)), body=body, bounce=True
-        )
-        await self._wallet.transfer([message])
-        return "sent"
-
-    async def _latest(self) -> tuple[Block, RewardsState]:
-        block = await self._chain.head()
-        return block, await self._reader.rewards(block)
-
-    async def _attempt(self, what: str, epoch: int, send: Callable[[], Awaitable[str]]) -> None:
-        try:
-            outcome = await send()
-        except ContractsError as error:
-            outcome = "failed"
-            log.warning("could not %s epoch %d, trying again at the next turn: %s", what, epoch, error)
-        else:
-            log.info("%s epoch %d: %s", what, epoch, outcome)
-        self._metrics.sent.labels(what, outcome).inc()
-
-    def note_settled(self, settlement: Settlement) -> None:
-        """Tell people and metrics that a settlement landed."""
-        payload = settlement.payload
+    def note_settled(self, settlement: Settlement, entry: Participant | None) -> None:
+        """Tell people and metrics that a settlement landed; `entry` is this node's own in the registry."""
         self.settled = [*self.settled[-15:], settlement]
-        self._metrics.settled_epoch.set(payload.epoch)
-        landed = self.view.rewards.landed if self.view.rewards is not None else None
-        if landed is not None and landed.epoch == payload.epoch:
-            self._metrics.settled_time.set(landed.settled_s)
-            if self._frame is not None and self._frame.epoch == payload.epoch:
-                self._metrics.certificate_lag.set(landed.settled_s - self._frame.end_s)
-        log.info(
-            "epoch %d settled: %d participants, %d tokens, %d tasks, root %s",
-            payload.epoch,
-            payload.count,
-            payload.tokens,
-            payload.tasks,
-            payload.totals_root.hex()[:16],
-        )
+        if self.view.rewards is not None:
+            own = entry.address if entry is not None else None
+            self.watch.settled(settlement, self.view.rewards.landed, own)
 
     def _unavailable(self, error: ContractsError) -> None:
         self._metrics.chain_errors.inc(type(error).__name__)

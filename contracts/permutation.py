@@ -38,11 +38,14 @@ class TurnSchedule:
         """The schedule of operator `index` in the order that `seed` gives."""
         return cls(slot=permutation(seed, slots).index(index), slots=slots, stage_s=stage_s, opened_s=opened_s)
 
-    def take(self, now_s: int) -> bool:
-        """Take the turn if one of this slot's has come since the last that was taken."""
+    def take(self, now_s: int) -> int | None:
+        """Take the turn if one of this slot's has come since the last that was taken.
+
+        Returns its number among the turns of all slots (0: the first of all), or None if it is not this slot's turn.
+        """
         elapsed = (now_s - self.opened_s) // self.stage_s
         turn = (elapsed - self.slot) // self.slots
         if elapsed < self.slot or turn <= self._taken:
-            return False
+            return None
         self._taken = turn
-        return True
+        return self.slot + turn * self.slots

@@ -54,7 +54,11 @@ class PoolReader:
 
     async def registry_state(self, block: Block | None = None) -> RegistryState:
         """Read ParticipantRegistry. Raises as `state` does."""
-        return layout.read_registry(await self._data((await self._known()).registry, "participant_registry", block))
+        return layout.read_registry(await self.registry_data(block))
+
+    async def registry_data(self, block: Block | None = None) -> Cell:
+        """The storage of ParticipantRegistry as `layout.read_registry` takes it, to be kept. Raises as `state` does."""
+        return await self._data((await self._known()).registry, "participant_registry", block)
 
     async def _known(self) -> PoolState:
         """The pool's state as first read: where its children stand never changes."""

@@ -16,10 +16,11 @@ from agent.output import EXIT_USAGE, answer, note
 from agent.pool.access import with_session
 from agent.pool.certificate_view import IRREVERSIBLE, certificate_lines, certificate_value, context_lines, next_step
 from agent.pool.commanding import DAYS_MAX, last_contract, signing_set
-from agent.pool.sending import Operation, carry_out, new_query_id
+from agent.pool.sending import Operation, carry_out
 from agent.pool.session import PoolSession
 from agent.pool.signed import SignedRecord
 from agent.pool.values import utc
+from agent.trace import new_query_id
 from contracts import fees, layout
 from contracts.certificate import submit_body
 from contracts.commands import (

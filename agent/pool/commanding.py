@@ -29,11 +29,12 @@ from agent.pool.certificate_view import (
     next_step,
 )
 from agent.pool.owner import require_owner
-from agent.pool.sending import Operation, carry_out, new_query_id
+from agent.pool.sending import Operation, carry_out
 from agent.pool.session import PoolSession
 from agent.pool.signed import SignedRecord
 from agent.pool.values import command_value
 from agent.pool.view import proposal_lines, proposal_value
+from agent.trace import new_query_id
 from contracts import fees, layout
 from contracts.certificate import VALID_FOREVER_S
 from contracts.commands import (

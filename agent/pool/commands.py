@@ -16,10 +16,11 @@ from agent.pool import files
 from agent.pool.access import with_session
 from agent.pool.commanding import command
 from agent.pool.participant import entry_of, to_registry
-from agent.pool.sending import Operation, carry_out, new_query_id
+from agent.pool.sending import Operation, carry_out
 from agent.pool.session import PoolSession
 from agent.pool.values import utc
 from agent.screens import ton_exact
+from agent.trace import new_query_id
 from contracts import fees, layout
 from contracts.commands import (
     CancelSlash,

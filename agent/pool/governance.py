@@ -13,10 +13,11 @@ from agent.pool import files
 from agent.pool.access import with_session
 from agent.pool.certificate_view import command_set, warn_of_crowd
 from agent.pool.commanding import command, draft
-from agent.pool.sending import Operation, carry_out, new_query_id
+from agent.pool.sending import Operation, carry_out
 from agent.pool.session import PoolSession
 from agent.pool.values import changes, plain, utc
 from agent.pool.view import proposal_lines, proposal_value
+from agent.trace import new_query_id
 from contracts import fees, layout
 from contracts.commands import AcceptSet, CancelProposal, Command, ProposeParams, ProposeSet, ProposeUpgrade
 from contracts.model import CertificateKind, PoolState, Proposal, UpgradeTarget

@@ -20,10 +20,11 @@ from agent.output import EXIT_USAGE, answer, note
 from agent.pool import files
 from agent.pool.access import access_of, with_access, with_session
 from agent.pool.certificate_view import warn_of_crowd
-from agent.pool.sending import CONFIRM_INTERVAL_S, CONFIRM_TIMEOUT_S, Operation, carry_out, new_query_id, perform
+from agent.pool.sending import CONFIRM_INTERVAL_S, CONFIRM_TIMEOUT_S, Operation, carry_out, perform
 from agent.pool.session import PoolSession
 from agent.pool.values import lines, plain
 from agent.screens import operators_text, operators_value
+from agent.trace import new_query_id
 from contracts import fees, layout
 from contracts.errors import ContractAbsentError, InvalidValueError
 from contracts.model import (

@@ -18,10 +18,11 @@ from agent import arguments
 from agent.errors import OperationError
 from agent.output import answer
 from agent.pool.access import with_session
-from agent.pool.sending import Operation, carry_out, new_query_id
+from agent.pool.sending import Operation, carry_out
 from agent.pool.session import PoolSession
 from agent.pool.values import span, utc
 from agent.screens import ton_exact
+from agent.trace import new_query_id
 from contracts import fees, layout
 from contracts.certificate import prove_possession
 from contracts.model import ZERO_HASH, Address, Participant, ParticipantStatus

@@ -18,10 +18,11 @@ from agent.errors import ConfigError, OperationError
 from agent.output import answer, note
 from agent.pool.access import with_session
 from agent.pool.participant import entry_of, to_registry
-from agent.pool.sending import Operation, carry_out, new_query_id
+from agent.pool.sending import Operation, carry_out
 from agent.pool.session import PoolSession
 from agent.pool.values import utc
 from agent.screens import ton_exact
+from agent.trace import new_query_id
 from contracts import fees, layout, proof
 from contracts.model import PAYOUTS_MAX, Address, RewardsState
 from gossip.settlement import Settlement

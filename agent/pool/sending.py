@@ -1,8 +1,7 @@
 """One message through the wallet: sent and followed until the contracts have done with it, or only rehearsed.
 
 Rules:
-1. A message carries a query id of its own, which the contracts pass on. So each contract's transactions tell
-   which of them this message caused; they are proven by the chain client.
+1. A message carries a query id of its own, by which it is traced through the contracts (`agent.trace`).
 2. It is done when the contract at which its way ends (`Operation.final`) took it.
 3. A contract that refuses ends it at once, with the refusal's name and meaning.
 4. A rehearsal makes the same message, runs it in the emulator on proven state, and sends nothing. The emulator
@@ -12,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,9 +21,8 @@ from agent.errors import OperationError
 from agent.output import EXIT_FAILED, answer, note
 from agent.pool.session import PoolSession
 from agent.screens import ton_exact
-from contracts.chain import Chain, TransactionSummary
+from agent.trace import Trace
 from contracts.model import NANO, Address
-from contracts.opcodes import describe_exit, explain_exit
 from contracts.wallet import OutMessage
 
 if TYPE_CHECKING:
@@ -33,18 +30,9 @@ if TYPE_CHECKING:
 
 CONFIRM_TIMEOUT_S = 60.0
 CONFIRM_INTERVAL_S = 0.5
-TRANSACTIONS_PER_LOOK = 64
 GAS_RESERVE_NANOTON = NANO // 20
 
 _OP_BITS, _QUERY_ID_BITS = 32, 64
-
-
-class RefusedError(OperationError):
-    """A contract of the pool refused the message: the text names contract, refusal and meaning."""
-
-    def __init__(self, contract: str, exit_code: int) -> None:
-        super().__init__(f"the {contract} refused: {describe_exit(exit_code)} ({exit_code}): {explain_exit(exit_code)}")
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +58,6 @@ class Operation:
         return OutMessage(
             dest=self.dest, value_nanoton=self.value_nanoton, body=self.body, bounce=True, state_init=self.state_init
         )
-
-
-def new_query_id() -> int:
-    """A number that no other message of this pool has, but by a chance of 2^-64."""
-    return int.from_bytes(os.urandom(8), "big")
 
 
 async def carry_out(session: PoolSession, options: argparse.Namespace, operation: Operation) -> int | None:
@@ -129,56 +112,6 @@ async def rehearse(session: PoolSession, operation: Operation) -> Forecast:
     message = await session.wallet.rehearsal([operation.message])
     block = await session.chain.head()
     return await dry_run(session.chain, message, block, known=[*await session.contracts(), session.wallet.address])
-
-
-class Trace:
-    """The transactions of some contracts that one query id caused, from `begin` on."""
-
-    def __init__(self, chain: Chain, contracts: dict[Address, str], query_id: int) -> None:
-        self._chain = chain
-        self._contracts = contracts
-        self._query_id = query_id
-        self._seen: dict[Address, int] = {}
-        self._taken: set[Address] = set()
-
-    async def begin(self) -> None:
-        """Note how far each contract is; what it did before is not looked at."""
-        for address in self._contracts:
-            self._seen[address] = (await self._chain.account(address)).last_lt
-
-    async def is_taken_by(self, contract: Address) -> bool:
-        """Whether this contract took the message, or what followed from it.
-
-        Raises:
-            RefusedError: one of the contracts refused.
-        """
-        for address, name in self._contracts.items():
-            for transaction in await self._new_ones(address):
-                if transaction.in_query_id == self._query_id:
-                    _require_taken(transaction, name)
-                    self._taken.add(address)
-        return contract in self._taken
-
-    async def _new_ones(self, address: Address) -> list[TransactionSummary]:
-        """What the contract did since the last look, oldest first."""
-        seen = self._seen[address]
-        if (await self._chain.account(address)).last_lt <= seen:
-            return []
-        found = await self._chain.transactions(address, TRANSACTIONS_PER_LOOK)
-        new = [transaction for transaction in reversed(found) if transaction.lt > seen]
-        if new:
-            self._seen[address] = new[-1].lt
-        return new
-
-
-def _require_taken(transaction: TransactionSummary, contract: str) -> None:
-    if not transaction.aborted:
-        return
-    if transaction.exit_code not in (None, 0, 1):
-        raise RefusedError(contract, transaction.exit_code)
-    if transaction.action_code:
-        raise RefusedError(contract, transaction.action_code)
-    raise OperationError(f"the {contract} did not run: the message brought too little for its gas")
 
 
 async def _require_balance(session: PoolSession, operation: Operation) -> None:

@@ -7,19 +7,28 @@ are set 1, 2 to 5 are set 2. Each settlement below was taken by the contract, wh
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
+from chain_in_memory import query_id_of
 from epochs import policy_work
 from pool_fixture import START_S, Author, fill, key, log_book, operator_set, participant, policy, verdict
 
 from agent.metrics import Metrics
 from agent.policies import Policies
+from agent.registries import Registries
 from agent.settling import Settling
-from contracts.chain import Account, Block
+from agent.submitting import Submitting
+from agent.trace import RefusedError
+from contracts import fees
+from contracts.chain import Account, Block, TransactionSummary
 from contracts.commands import Pause, ProposeParams, Resume, Suspend
 from contracts.devchain.network import DEVNET_GLOBAL_ID
 from contracts.model import HOUR_S, NANO, SET_FALLBACK_S, Address, PoolParams
+from contracts.opcodes import Refusal
 from contracts.reader import PoolReader
 from contracts.wallet import OutMessage
 from gossip.epoch_close import EpochClose
@@ -44,21 +53,27 @@ class Agent:
 
     i: int
     scene: Scene
+    folder: Path
     is_down: bool = False
     said: list[Action] = field(default_factory=list)
     sent_by: list[tuple[int, int]] = field(default_factory=list)
     """(epoch, number of the signing set) of each certificate that it sent."""
+    done: list[tuple[int, int | None]] = field(default_factory=list)
+    """Query id and refusal of its messages."""
+    refused: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.address = Address(0, hashlib.sha256(b"wallet %d" % self.i).digest())
         self.global_id = DEVNET_GLOBAL_ID
-        policies = Policies(policy(), second_policy())
+        policies, metrics = Policies(policy(), second_policy()), Metrics(version="0", process=False)
+        self.submitting = Submitting(self, PoolReader(self, self.scene.pool), self, metrics)
         self.settling = Settling(
             self,
             PoolReader(self, self.scene.pool),
-            self,
+            self.address,
+            Registries(self.folder, self, PoolReader(self, self.scene.pool)),
             policies,
-            Metrics(version="0", process=False),
+            metrics,
             poll_interval_s=1,
             roster_interval_s=0,
             now_s=lambda: self.scene.ledger.now,
@@ -73,6 +88,9 @@ class Agent:
     @property
     def seconds(self) -> dict[bytes, int]:
         return {key(i).public: self.scene.ledger.now - START_S for i in range(N)}
+
+    def register(self, keys: Iterable[bytes]) -> None:
+        self.logs.open(keys)
 
     async def handle(self, event: Event) -> None:
         self.said += self.machine.handle(event)
@@ -99,13 +117,33 @@ class Agent:
     async def transfer(self, messages: list[OutMessage]) -> None:
         for message in messages:
             assert message.body is not None
-            assert self.scene.send(self.address, message.dest, message.value_nanoton, message.body).refusal is None
+            refusal = self.scene.send(self.address, message.dest, message.value_nanoton, message.body).refusal
+            self.done.append((query_id_of(message), refusal))
+            if refusal is not None:
+                self.refused.append(refusal)
+
+    async def transactions(self, _address: Address, _count: int) -> list[TransactionSummary]:
+        """What became of its last message, as if pool and rewards had the same transaction."""
+        return [
+            TransactionSummary(
+                hash=bytes(32),
+                lt=self.scene.ledger.account(self.scene.pool).last_lt,
+                now_s=self.scene.ledger.now,
+                exit_code=refusal or 0,
+                action_code=None,
+                in_op=None,
+                source=None,
+                aborted=refusal is not None,
+                in_query_id=query_id,
+            )
+            for query_id, refusal in self.done[-1:]
+        ]
 
 
 class World:
     """Pool, participants and agents; the owner has handed over to set 1, in epoch 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.scene = Scene()
         terms = replace(PARAMS.terms, policy_hash=policy().hash)
         self.params: PoolParams = replace(PARAMS, terms=terms, parameter_delay_s=HOUR_S)
@@ -114,7 +152,7 @@ class World:
             assert self.scene.register(participant(i).address, key=key(i)).refusal is None
         self.scene.keys_of |= {1: [key(i) for i in range(4)], 2: [key(i) for i in range(2, 6)]}
         assert self.scene.enable_quorum(OLD).refusal is None
-        self.agents = [Agent(i, self.scene) for i in range(N)]
+        self.agents = [Agent(i, self.scene, folder / str(i)) for i in range(N)]
         self.authors = [Author(i, PoolId(DEVNET_GLOBAL_ID, self.scene.pool.account)) for i in range(N)]
         for author in self.authors:
             self._spread(author.prove(START_S + 1))
@@ -154,10 +192,11 @@ class World:
             case Publish(message):
                 await self._publish(agent, message)
             case Finalize(epoch):
-                await agent.settling._finalize(epoch)
+                await agent.submitting.finalize(epoch)
             case Submit():
-                if await agent.settling._submit(action) == "sent":
-                    agent.sent_by.append((action.settlement.payload.epoch, action.set_id))
+                with suppress(RefusedError):  # said by `Submitting.perform`, which goes on
+                    if await agent.submitting.submit(action) == "settled":
+                        agent.sent_by.append((action.settlement.payload.epoch, action.set_id))
 
     async def _publish(self, sender: Agent, message: Message) -> None:
         for agent in self.agents:
@@ -170,8 +209,8 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
 
 
 async def test_a_rotation_at_the_boundary(world: World) -> None:
@@ -253,3 +292,15 @@ async def test_who_is_suspended_earns_nothing_until_it_is_reinstated(world: Worl
         await world.settler_of(epoch)
         counted.append(world.scene.pool_state().tokens)
     assert counted == [(N - 1) * 1000, (N - 1) * 1000 + N * 1000]
+
+
+async def test_what_brings_too_little_is_refused_and_a_later_turn_brings_enough(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = fees.submit_nanoton(3)
+    monkeypatch.setattr(fees, "submit_nanoton", lambda _signatures: asked // 3)
+    await world.end_epoch()
+    assert await world.settler_of(1) == 1
+    refusals = [refusal for agent in world.agents for refusal in agent.refused]
+    assert refusals
+    assert set(refusals) == {Refusal.INSUFFICIENT_VALUE}

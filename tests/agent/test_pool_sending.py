@@ -12,9 +12,10 @@ from pool_town import EPOCH_S, open_town
 from trio.testing import MockClock
 
 from agent.errors import ConfigError, KeyFileError, OperationError
-from agent.pool import owner, participant, sending
-from agent.pool.sending import Operation, RefusedError, Trace, perform, rehearse
+from agent.pool import owner, participant
+from agent.pool.sending import Operation, perform, rehearse
 from agent.pool.session import PoolSession
+from agent.trace import RefusedError, Trace, require_taken
 from contracts import layout
 from contracts.chain_values import TransactionSummary
 from contracts.devchain.network import DEVNET_GLOBAL_ID
@@ -164,12 +165,12 @@ def summary(**changes: object) -> TransactionSummary:
 )
 def test_refusals_are_named(transaction: TransactionSummary, said: str) -> None:
     with pytest.raises(OperationError, match=said):
-        sending._require_taken(transaction, "pool")
+        require_taken(transaction, "pool")
 
 
 def test_what_was_taken_raises_nothing() -> None:
-    sending._require_taken(summary(), "pool")
-    sending._require_taken(summary(exit_code=1, action_code=None), "pool")
+    require_taken(summary(), "pool")
+    require_taken(summary(exit_code=1, action_code=None), "pool")
 
 
 # What a session has.

@@ -38,9 +38,11 @@ def test_turns_at_any_times_of_looking(seed: bytes, slots: int, stage_s: int, ti
     taken: Counter[int] = Counter()
     for now_s in sorted(opened_s + t for t in times):
         for schedule in schedules:
-            if schedule.take(now_s):
-                assert (now_s - opened_s) // stage_s >= schedule.slot
-                assert not schedule.take(now_s)
+            turn = schedule.take(now_s)
+            if turn is not None:
+                assert schedule.slot <= turn <= (now_s - opened_s) // stage_s
+                assert turn % slots == schedule.slot
+                assert schedule.take(now_s) is None
                 taken[schedule.slot] += 1
     rounds = (max(times) // stage_s) // slots + 1
     assert all(count <= rounds for count in taken.values())
@@ -51,13 +53,16 @@ def test_who_looks_once_per_stage_sees_one_submitter_at_a_time_and_everyone_in_t
     seed: bytes, slots: int, stage_s: int
 ) -> None:
     schedules = [TurnSchedule.of(seed, i, slots, stage_s=stage_s, opened_s=0) for i in range(slots)]
-    takers = [[s.slot for s in schedules if s.take(stage * stage_s)] for stage in range(3 * slots)]
-    assert takers == [[stage % slots] for stage in range(3 * slots)]
+    takers = [
+        [(s.slot, turn) for s in schedules if (turn := s.take(stage * stage_s)) is not None]
+        for stage in range(3 * slots)
+    ]
+    assert takers == [[(stage % slots, stage)] for stage in range(3 * slots)]
 
 
 @given(st.integers(0, 10_000))
 def test_nobody_takes_a_turn_before_it_opens(early_s: int) -> None:
     schedule = TurnSchedule(slot=0, slots=4, stage_s=5, opened_s=10_001)
-    assert not schedule.take(early_s)
-    assert schedule.take(10_001)
-    assert not schedule.take(early_s)  # a clock that steps back gives no second turn
+    assert schedule.take(early_s) is None
+    assert schedule.take(10_001) == 0
+    assert schedule.take(early_s) is None  # a clock that steps back gives no second turn

@@ -1,0 +1,118 @@
+"""The registry of each open epoch: read once, when the epoch is seen open, and kept until it has settled.
+
+An epoch's registry is the one that stood when it was finalized, and liteservers forget old states within hours. So
+that an epoch which stalls for weeks can still settle, every agent keeps what it read (proven) on its own disk.
+
+1. It is the registry at the first masterchain block that is not older than the epoch's finalization: every operator
+   reads the same.
+2. A file is its content's SHA-256 and the registry's storage as a BoC. One that does not match is as if it were
+   not there, with a warning, and is read anew from the chain.
+3. What belongs to no open epoch is removed.
+
+Source: PROTOCOL, "Words" (threshold paragraph: its registry is the one when E is finalized), "Epoch close".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import trio
+from pytoniq_core import Cell
+
+from agent.files import write_durably
+from contracts import layout
+from contracts.chain import Chain
+from contracts.errors import ContractsError
+from contracts.model import OpenEpoch, Participant
+from contracts.reader import PoolReader
+
+FILE_BYTES_MAX = 32 * 1024 * 1024
+_DIGEST_BYTES = 32
+_OWN_FILE = re.compile(r"[0-9]+-[0-9]+\.boc(\.new)?")
+
+log = logging.getLogger(__name__)
+
+
+class Registries:
+    """The registries of one pool's open epochs, in `folder` (made when first needed)."""
+
+    def __init__(self, folder: Path, chain: Chain, reader: PoolReader) -> None:
+        self._folder = folder
+        self._chain = chain
+        self._reader = reader
+        self._kept: frozenset[Path] = frozenset()
+
+    async def keep(self, open_epochs: Collection[OpenEpoch]) -> None:
+        """Read and keep the registries of these epochs, and forget all others. What fails is tried at the next call."""
+        wanted = {self._file(epoch): epoch for epoch in open_epochs}
+        if wanted.keys() == self._kept:
+            return
+        await trio.to_thread.run_sync(self._forget_all_but, frozenset(wanted))
+        self._kept &= frozenset(wanted)
+        for file in wanted.keys() - self._kept:
+            try:
+                await self.of(wanted[file])
+                self._kept |= {file}
+            except ContractsError as error:
+                # Not said here: it is an obstacle once this epoch is the oldest open one.
+                log.debug("the registry of epoch %d cannot be read now: %s", wanted[file].epoch, error)
+
+    async def of(self, epoch: OpenEpoch) -> tuple[Participant, ...]:
+        """The participants whose work this epoch counts, ascending by account.
+
+        Raises:
+            ContractsError: it is not kept here, and the chain does not answer, or serves a state so old no more.
+        """
+        file = self._file(epoch)
+        data = await trio.to_thread.run_sync(_read, file)
+        if data is None:
+            data = await self._fetch(file, epoch)
+        return (await trio.to_thread.run_sync(layout.read_registry, data)).participants
+
+    async def _fetch(self, file: Path, epoch: OpenEpoch) -> Cell:
+        data = await self._reader.registry_data(await self._chain.block_at(epoch.finalized_s))
+        try:
+            await trio.to_thread.run_sync(_write, file, data)
+        except OSError as error:
+            # It is here now; what would be lost is the way to it after hours and a restart.
+            log.warning("%s: cannot be written, the registry of epoch %d is not kept: %s", file, epoch.epoch, error)
+        return data
+
+    def _file(self, epoch: OpenEpoch) -> Path:
+        return self._folder / f"{epoch.epoch}-{epoch.finalized_s}.boc"
+
+    def _forget_all_but(self, wanted: frozenset[Path]) -> None:
+        if self._folder.is_dir():
+            for file in self._folder.iterdir():
+                if file not in wanted and _OWN_FILE.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
+
+
+def _write(file: Path, data: Cell) -> None:
+    boc = data.to_boc()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_durably(file, hashlib.sha256(boc).digest() + boc)
+
+
+def _read(file: Path) -> Cell | None:
+    """What is kept, or None if nothing is, or nothing that can be used (rule 2)."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(FILE_BYTES_MAX)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("%s: cannot be read: %s", file, error)
+        return None
+    boc = content[_DIGEST_BYTES:]
+    try:
+        if hashlib.sha256(boc).digest() == content[:_DIGEST_BYTES]:
+            return layout.parse_boc(boc, bytes_max=FILE_BYTES_MAX)
+    except ContractsError as error:
+        log.debug("%s: %s", file, error)
+    log.warning("%s: damaged; the registry is read anew from the chain", file)
+    return None
