@@ -20,12 +20,12 @@ from libp2p.network.connection import swarm_connection
 from libp2p.protocol_muxer import multiselect_communicator
 from libp2p.pubsub import gossipsub
 from libp2p.pubsub import pubsub as library_pubsub  # this package has a `pubsub` of its own
-from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.tcp import tcp
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from gossip.libp2p_patches.connections import BoundedYamuxStream
+from gossip.libp2p_patches.rpc import BoundedRpcQueue
 
 STREAM_WINDOW_BYTES_MAX = 1 << 20
 NEGOTIATION_BYTES_MAX = 1024
@@ -48,8 +48,8 @@ def install() -> None:
     tcp._set_reuse_flags = _set_reuse_address
     # Seen: a signed address record in every RPC, verified by every receiver; nobody here reads it.
     gossipsub.env_to_send_in_RPC = library_pubsub.env_to_send_in_RPC = _no_signed_record
-    # Seen: 16 messages of a burst of 500 arrive, the queue towards each peer holds 32.
-    library_pubsub.RpcQueue = partial(RpcQueue, max_size=OUTBOUND_RPCS_MAX)
+    # Seen: 16 messages of a burst of 500 arrive, the queue towards each peer holds 32; and 32 of any size.
+    library_pubsub.RpcQueue = partial(BoundedRpcQueue, OUTBOUND_RPCS_MAX)
 
 
 async def read_negotiation_line(reader: Any) -> bytes:

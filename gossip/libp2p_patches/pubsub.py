@@ -4,7 +4,11 @@ Decides which gossip messages are delivered and forwarded. Untrusted: every byte
 Rules, cheapest first:
 1. Lengths and the topic; then whether the message was seen; then the forwarder's allowance.
 2. The origin's signature; only then its own allowance, which nobody else can spend.
-3. Whatever fails ends the message or the stream that brought it, never more.
+3. Whatever fails ends the message or the stream that brought it, never more; the forwarder is charged.
+4. The mesh consists of the roster: strangers may hand us messages, but neither get any nor carry ours.
+5. What waits to be sent is bounded in bytes, per peer and overall; what does not fit is lost, as gossip may be.
+
+Frames and queues, the bytes of it, are in `gossip.libp2p_patches.rpc`.
 
 What a message means is decided elsewhere, after its receipt: a slow validator delivers twice.
 Source: libp2p specs (pubsub, gossipsub v1.1); py-libp2p 0.8.1, whose classes these are.
@@ -15,33 +19,39 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import trio
+from google.protobuf.message import DecodeError
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.mcache import MessageCache
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
-from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.validators import signature_validator
 from libp2p.utils.varint import encode_uvarint
 
 from gossip.admission import MessageAdmission, Refusal, SeenMessages
+from gossip.buckets import SharedBytes
+from gossip.conduct import Fault
 from gossip.errors import InvalidMessageError
 from gossip.libp2p_patches.connections import SafeHost
 from gossip.libp2p_patches.identity import node_key_of
+from gossip.libp2p_patches.rpc import BoundedRpcQueue, FrameReader, require_shape
+from gossip.libp2p_patches.standing import Standing
 
 log = logging.getLogger(__name__)
 
-RPC_BYTES_MAX = 1 << 20
 RPC_MESSAGES_MAX = 256
 CONTROL_ENTRIES_MAX = 8
 CONTROL_IDS_MAX = 256
 STREAMS_PER_PEER_MAX = 4
 """One is in use; more appear for a moment while duplicate connections are settled."""
+RECENT_BYTES_MAX = 16 << 20
+"""Messages kept for peers that ask for them later, whatever the heartbeats say."""
 ATTACH_RETRY_MIN_S = 0.1
 ATTACH_RETRY_MAX_S = 10.0
 SEEN_TTL_S = 120.0
@@ -51,9 +61,14 @@ SEEN_MAX = 100_000
 class SafeGossipSub(GossipSub):  # type: ignore[misc]
     """A router that outlives its heartbeat's errors and keeps no list that only grows."""
 
-    def __init__(self, counters: Counter[str], **kwargs: Any) -> None:
+    def __init__(self, counters: Counter[str], standing: Standing, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._counters = counters
+        self._standing = standing
+        self._grafted: set[ID] = set()
+        """Connected strangers that took us into their mesh."""
+        # Seen: 12 heartbeats of whatever arrives, however large.
+        self.mcache: Any = _BoundedCache(kwargs["gossip_window"], kwargs["gossip_history"])
         # Scores would shut out honest peers after a reconnect (GRAFT soon after PRUNE); ours count elsewhere.
         self.scorer = None
         # Seen: one entry per message, for ever, when adaptive gossip is off.
@@ -67,6 +82,62 @@ class SafeGossipSub(GossipSub):  # type: ignore[misc]
                 self._counters["heartbeat_failed"] += 1
                 log.exception("a gossip heartbeat failed; the next one follows")
                 await trio.sleep(self.heartbeat_interval)
+
+    def _get_in_topic_gossipsub_peers_from_minus(
+        self, topic: str, num_to_select: int, minus: Iterable[ID], backoff_check: bool = False
+    ) -> list[ID]:
+        # Seen: 12 strangers fill the mesh of a small pool, and its members do not hear one another.
+        peers = {
+            peer
+            for peer in self.pubsub.peer_topics[topic]
+            if peer in self.peer_protocol
+            and self._is_wanted(peer)
+            and not (backoff_check and self._check_back_off(peer, topic))
+        }
+        selected: list[ID] = self.select_from_minus(num_to_select, peers, minus)
+        return selected
+
+    def gossip_heartbeat(self) -> Any:
+        # Seen: no word of recent messages, for a minute, to a peer outside of the mesh that pruned us, as if
+        # the back-off were about more than GRAFT.
+        chosen: Any = defaultdict(dict)
+        for topic, mesh in self.mesh.items():
+            ids = self.mcache.window(topic)[-CONTROL_IDS_MAX:]
+            if ids and topic in self.pubsub.peer_topics:
+                for peer in self._get_in_topic_gossipsub_peers_from_minus(topic, self.degree, mesh):
+                    chosen[peer][topic] = ids
+        return chosen
+
+    async def handle_graft(self, graft_msg: Any, sender_peer_id: ID) -> None:
+        if self._is_wanted(sender_peer_id):
+            await super().handle_graft(graft_msg, sender_peer_id)
+        else:
+            # Not answered by a PRUNE: its back-off would outlast the moment until the roster shows a newcomer.
+            self._grafted.add(sender_peer_id)
+
+    async def on_peer_subscribed(self, peer_id: ID, topic: str) -> None:
+        if self._is_wanted(peer_id):
+            await super().on_peer_subscribed(peer_id, topic)
+
+    def _is_wanted(self, peer_id: ID) -> bool:
+        return self._standing.in_roster(node_key_of(peer_id.to_bytes()))
+
+    def forget(self, peer_id: ID) -> None:
+        """Drop what is kept of a peer that is neither connected nor in the roster."""
+        # Seen: an entry per peer that ever sent a PRUNE or asked for a message, for ever.
+        for waits in self.back_off.values():
+            waits.pop(peer_id, None)
+        for limits in (self.iwant_request_limits, self.ihave_message_limits, self.graft_flood_tracking):
+            limits.pop(peer_id, None)
+        self._grafted.discard(peer_id)
+
+    def follow_roster(self) -> None:
+        """Take out of the mesh who left the roster, and in who joined it and has us in its own."""
+        joined = {peer for peer in self._grafted if self._is_wanted(peer)}
+        self._grafted -= joined
+        for peers in self.mesh.values():
+            peers.difference_update([peer for peer in peers if not self._is_wanted(peer)])
+            peers.update(joined & self.peer_protocol.keys())
 
     def _check_equivocation(self, msg: Any) -> bool:
         # A second message with one id is a duplicate, dropped long before; the table is not needed.
@@ -88,6 +159,7 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         topic: str,
         message_bytes_max: int,
         admission: MessageAdmission,
+        standing: Standing,
         counters: Counter[str],
         deliver: Callable[[bytes, bytes, bytes], None],
         heard: Callable[[bytes], None],
@@ -101,7 +173,9 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         self._topic = topic
         self._message_bytes_max = message_bytes_max
         self._admission = admission
+        self._standing = standing
         self._counters = counters
+        self._waiting, self._frames = SharedBytes(), SharedBytes()
         self._deliver = deliver
         self._heard = heard
         self._inbound_streams: Counter[ID] = Counter()
@@ -127,17 +201,22 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
     async def continuously_read_stream(self, stream: Any) -> None:
         peer_id = stream.muxed_conn.peer_id
         forwarder = node_key_of(peer_id.to_bytes())
-        frames = _FrameReader(stream)
-        while True:
-            rpc = rpc_pb2.RPC()
-            rpc.ParseFromString(await frames.next())
-            self._heard(forwarder)
-            for subscription in rpc.subscriptions[:CONTROL_ENTRIES_MAX]:
-                self.handle_subscription(peer_id, subscription)
-            for message in rpc.publish[:RPC_MESSAGES_MAX]:
-                await self.push_msg(peer_id, message)
-            if rpc.HasField("control"):
-                await self.router.handle_rpc(self._own_topic_only(rpc.control), peer_id)
+        frames = FrameReader(stream, lambda: self._standing.in_roster(forwarder), self._frames)
+        try:
+            while True:
+                rpc = _parse(await frames.next(), self._message_bytes_max)
+                self._heard(forwarder)
+                await self._take(rpc, peer_id)
+        finally:
+            frames.discard()
+
+    async def _take(self, rpc: Any, peer_id: ID) -> None:
+        for subscription in rpc.subscriptions[:CONTROL_ENTRIES_MAX]:
+            self.handle_subscription(peer_id, subscription)
+        for message in rpc.publish[:RPC_MESSAGES_MAX]:
+            await self.push_msg(peer_id, message)
+        if rpc.HasField("control"):
+            await self.router.handle_rpc(self._own_topic_only(rpc.control), peer_id)
 
     def _own_topic_only(self, control: Any) -> Any:
         # Seen: per-topic state for whatever topic a peer names, and dials to peers that a PRUNE proposes.
@@ -149,7 +228,10 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         for prune in kept.prune:
             prune.ClearField("peers")
         for entry in (*kept.ihave, *kept.iwant):
-            del entry.messageIDs[CONTROL_IDS_MAX:]
+            # Seen: one message asked for 2,000 times in one RPC, and put 2,000 times into the answer.
+            ids = list(dict.fromkeys(entry.messageIDs[:CONTROL_IDS_MAX]))
+            del entry.messageIDs[:]
+            entry.messageIDs.extend(ids)
         return rpc_pb2.RPC(control=kept)
 
     async def push_msg(self, msg_forwarder: ID, msg: Any) -> None:
@@ -162,6 +244,7 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
                 self._check(msg_forwarder, msg, message_id)
             except InvalidMessageError as error:
                 self._counters["gossip_invalid"] += 1
+                self._standing.blame(node_key_of(msg_forwarder.to_bytes()), Fault.INVALID_MESSAGE)
                 log.debug("%s forwarded an invalid message: %s", msg_forwarder, error)
                 return
             except _Refused as refused:
@@ -178,8 +261,12 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
             raise InvalidMessageError("topic or size")
         if len(msg.seqno) != 8 or len(msg.signature) != 64:
             raise InvalidMessageError("seqno or signature length")
-        origin = node_key_of(msg.from_id)
-        if refusal := self._admission.admit_forwarder(node_key_of(forwarder.to_bytes()), now):
+        origin, forwarder_key = node_key_of(msg.from_id), node_key_of(forwarder.to_bytes())
+        if self._standing.is_muted(forwarder_key):
+            raise _Refused(Refusal.MUTED)
+        if refusal := self._admission.admit_forwarder(forwarder_key, now):
+            if not self._standing.in_roster(forwarder_key):  # what the roster passes on is no fault of its
+                self._standing.blame(forwarder_key, Fault.OVER_RATE)
             raise _Refused(refusal)
         try:
             authentic = signature_validator(msg)
@@ -189,7 +276,7 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
             raise InvalidMessageError("signature")
         # From here on it counts as seen: its other copies would be charged to the origin again.
         self.seen_messages.add(message_id)
-        if refusal := self._admission.admit_origin(origin, now):
+        if refusal := self._admission.admit_origin(origin, len(msg.data), now):
             raise _Refused(refusal)
 
     async def _handle_new_peer_with_retry(self, peer_id: ID, timeout: float | None = None) -> None:
@@ -215,7 +302,8 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         finally:
             self._attaching.discard(peer_id)
 
-    async def handle_sending_messages(self, peer_id: ID, stream: Any, queue: RpcQueue) -> None:
+    async def handle_sending_messages(self, peer_id: ID, stream: Any, queue: BoundedRpcQueue) -> None:
+        queue.share(self._waiting, self._standing.in_roster(node_key_of(peer_id.to_bytes())))
         try:
             while (rpc := await queue.pop()) is not None:
                 rpc.ClearField("senderRecord")
@@ -227,6 +315,8 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
             # Not if a newer stream has taken over: the library would drop that one.
             if self.peers.get(peer_id) is stream:
                 self._handle_dead_peer(peer_id)
+        finally:
+            queue.discard()
 
     async def write_msg(self, stream: Any, rpc_msg: Any) -> bool:
         # Past the queue, two tasks would interleave their frames on one stream.
@@ -269,40 +359,34 @@ class _SeenCache:
         self._seen.add(message_id, trio.current_time())
 
 
-class _FrameReader:
-    """Length-prefixed frames of a stream (the library reads each prefix byte by byte, at a call each)."""
+class _BoundedCache(MessageCache):  # type: ignore[misc]
+    """Recent messages, of at most `RECENT_BYTES_MAX` bytes: the oldest go first."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
+    def __init__(self, window_size: int, history_size: int) -> None:
+        super().__init__(window_size, history_size)
+        self._bytes = 0
 
-    async def next(self) -> bytes:
-        """The next frame.
+    def put(self, msg: Any) -> None:
+        if msg.from_id + msg.seqno in self.msgs:
+            return
+        super().put(msg)
+        self._bytes += len(msg.data)
+        while self._bytes > RECENT_BYTES_MAX:
+            oldest = next(iter(self.msgs))
+            self._bytes -= len(self.msgs.pop(oldest).data)
 
-        Raises:
-            InvalidMessageError: its length is not one that a peer of ours sends.
-            StreamEOF: the peer ended the stream; the other errors of a stream pass through.
-        """
-        while True:
-            prefix = _frame_length(self._buffer)
-            if prefix is not None:
-                start, length = prefix
-                if length > RPC_BYTES_MAX:
-                    raise InvalidMessageError(f"an RPC of {length} bytes")
-                if len(self._buffer) >= start + length:
-                    frame = bytes(self._buffer[start : start + length])
-                    del self._buffer[: start + length]
-                    return frame
-            self._buffer += await self._stream.read(65536)
+    def shift(self) -> None:
+        for entry in self.history[-1]:
+            if (message := self.msgs.get(entry.mid)) is not None:
+                self._bytes -= len(message.data)
+        super().shift()
 
 
-def _frame_length(buffer: bytearray) -> tuple[int, int] | None:
-    """Length of the prefix and of the frame, or None if the prefix is not complete yet."""
-    length = 0
-    for index, byte in enumerate(buffer[:4]):
-        length |= (byte & 0x7F) << 7 * index
-        if byte < 0x80:
-            return index + 1, length
-    if len(buffer) >= 4:
-        raise InvalidMessageError("an RPC length of more than four bytes")
-    return None
+def _parse(frame: bytes, message_bytes_max: int) -> Any:
+    require_shape(frame, message_bytes_max)
+    rpc: Any = rpc_pb2.RPC()
+    try:
+        rpc.ParseFromString(frame)
+    except DecodeError as error:
+        raise InvalidMessageError(f"an RPC: {error}") from error
+    return rpc

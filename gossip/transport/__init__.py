@@ -6,7 +6,8 @@ Untrusted: everything that arrives. What this package promises:
 
 1. Noise proves the key of every peer; the origin of a gossip message is proven by its own signature.
 2. Gossip may lose anything, and says nothing about meaning; a request is answered or raises.
-3. The roster is dialled for ever; one connection per peer survives; limits are in `gossip.admission`.
+3. The roster is dialled for ever; one connection per peer survives. What a peer may cost is decided in
+   `gossip.admission`, `gossip.serving` and `gossip.conduct`; docs/transport.md adds it up.
 4. Nothing that a peer sends, and no failing handler, ends this process. What was dropped is counted.
 
 `links` keeps peers connected, `exchange` asks and answers, `stack` configures libp2p, `values` are the words.
@@ -16,8 +17,9 @@ Elsewhere: what messages mean (`gossip.messages`), anti-entropy (`gossip.sync`),
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+import resource
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,9 +29,12 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from gossip import libp2p_patches
-from gossip.admission import ConnectionAdmission, MessageAdmission, TokenBucket
+from gossip.admission import ConnectionAdmission, MessageAdmission
+from gossip.buckets import TokenBucket
+from gossip.conduct import Conduct
 from gossip.errors import ListenFailedError
-from gossip.libp2p_patches.identity import node_key_of
+from gossip.libp2p_patches.identity import node_key_of, peer_id_of
+from gossip.libp2p_patches.standing import Standing
 from gossip.transport.exchange import Exchange
 from gossip.transport.links import Links, close_quietly
 from gossip.transport.stack import build_host, build_pubsub
@@ -40,6 +45,8 @@ __all__ = ["GossipMessage", "PeerView", "Serve", "Transport", "TransportConfig",
 log = logging.getLogger(__name__)
 
 FAREWELL_TIMEOUT_S = 2.0
+DESCRIPTORS = 8192
+"""File descriptors for every connection that the limits allow, and what else the process has open."""
 
 
 @asynccontextmanager
@@ -54,6 +61,7 @@ async def open_transport(node_key_seed: bytes, config: TransportConfig, *, serve
         ListenFailedError: an address is malformed, taken, or not one of this host; the message names it.
     """
     libp2p_patches.install()
+    _allow_descriptors()
     transport = Transport(node_key_seed, config, serve)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
@@ -81,7 +89,9 @@ class Transport:
         self._listen = _parse_addresses(config.listen)
         self._counters: Counter[str] = Counter()
         self._message_admission = MessageAdmission(config.messages)
-        self._connection_admission = ConnectionAdmission(config.connections)
+        self._conduct = Conduct(config.conduct, self._on_refused)
+        self._connection_admission = ConnectionAdmission(config.connections, self._conduct)
+        standing = Standing(self._conduct, self._connection_admission, self._counters)
         self._pace = TokenBucket(config.publish_per_s, config.publish_burst)
         self._publishing = trio.Lock()
         self._scope = trio.CancelScope(shield=True)
@@ -92,21 +102,27 @@ class Transport:
         self._deliver: trio.MemorySendChannel[GossipMessage]
         self.messages: trio.MemoryReceiveChannel[GossipMessage]
         self._deliver, self.messages = trio.open_memory_channel(config.gossip_queue_max)
+        self._queued: deque[int] = deque()
+        """Sizes of the messages in that channel, oldest first, and maybe of some that were taken since."""
+        self._queued_bytes = 0
         announce = _parse_addresses(config.announce)
-        self._host = build_host(node_key_seed, announce, self._connection_admission, self._counters)
+        self._host = build_host(node_key_seed, announce, self._connection_admission, standing, self._counters)
         self.node_key = node_key_of(self._host.get_id().to_bytes())
         self._links = Links(
             self.node_key,
             self._host.get_network(),
             self._counters,
             requests_per_peer_max=config.requests_per_peer_max,
+            standing=standing,
+            on_heard=self._connection_admission.heard,
             on_connection_lost=self._on_connection_lost,
-            on_peer_gone=self._message_admission.forget_forwarder,
+            on_peer_gone=self._on_peer_gone,
         )
         self._pubsub = build_pubsub(
             self._host,
             config,
             self._message_admission,
+            standing,
             self._counters,
             deliver=self._on_message,
             heard=self._links.heard,
@@ -155,16 +171,25 @@ class Transport:
                 await trio.sleep(self._pace.wait_s(trio.current_time()))
             await self._pubsub.publish(self._config.topic, data)
 
-    def set_roster(self, peers: Mapping[bytes, Sequence[str]]) -> None:
+    def set_roster(self, peers: Mapping[bytes, Sequence[str]], *, members: Collection[bytes] = ()) -> None:
         """Keep these peers (node key -> multiaddrs) connected from now on, and no others.
 
         They are dialled for ever with growing, jittered waits. This node's own key is skipped; addresses
         that are not usable multiaddrs, or name another peer id, are skipped and counted; a peer without
         any is waited for. Connections of peers that left the roster stay, as strangers.
+
+        `members` belong to the pool, too, but this node is not kept connected with them: what they say and
+        others forward is admitted by their own allowance.
         """
         roster = self._links.set_roster(peers)
-        self._message_admission.set_roster(roster)
-        self._connection_admission.set_roster(roster)
+        self._message_admission.set_roster(roster | frozenset(members))
+        for part in (self._conduct, self._connection_admission, self._exchange.admission):
+            part.set_roster(roster)
+        self._pubsub.router.follow_roster()
+
+    def connected(self) -> list[bytes]:
+        """Node keys of the roster's peers that are connected now: what `peers` says, for who asks often."""
+        return self._links.connected_roster()
 
     def peers(self) -> tuple[PeerView, ...]:
         """The roster and every connected stranger, by node key."""
@@ -181,12 +206,28 @@ class Transport:
         return dict(self._counters)
 
     def _on_message(self, origin: bytes, forwarder: bytes, data: bytes) -> None:
+        while len(self._queued) > self._deliver.statistics().current_buffer_used:
+            self._queued_bytes -= self._queued.popleft()
         try:
+            if self._queued_bytes + len(data) > self._config.gossip_queue_bytes_max:
+                raise trio.WouldBlock
             self._deliver.send_nowait(GossipMessage(origin=origin, forwarder=forwarder, data=data))
         except trio.WouldBlock:
             self._counters["gossip_dropped_full"] += 1
         except trio.BrokenResourceError:
             self._counters["gossip_dropped_unread"] += 1
+        else:
+            self._queued.append(len(data))
+            self._queued_bytes += len(data)
+
+    def _on_peer_gone(self, node_key: bytes) -> None:
+        self._message_admission.forget_forwarder(node_key)
+        self._exchange.admission.forget(node_key)
+        self._pubsub.router.forget(peer_id_of(node_key))
+
+    def _on_refused(self, node_key: bytes) -> None:
+        self._counters["peer_refused"] += 1
+        self._links.close(node_key)
 
     def _on_connection_lost(self, peer_id: ID, muxed_conn: Any) -> None:
         self._pubsub.rehome(peer_id, muxed_conn)
@@ -231,6 +272,14 @@ class Transport:
                     nursery.start_soon(listener.close)
                 for connection in swarm.get_connections():
                     nursery.start_soon(close_quietly, connection)
+
+
+def _allow_descriptors() -> None:
+    # Seen: the usual soft limit of 1,024 is less than the roster of a large pool; the hard one is not ours to raise.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _parse_addresses(texts: Sequence[str]) -> list[Multiaddr]:

@@ -2,9 +2,10 @@
 
 A frame is 4 bytes of length, big-endian, then so many bytes. The requester sends one, half-closes, and
 reads one. Decides nothing about their meaning. Untrusted: every byte of a stream. Rules:
-1. A length is compared with its bound before anything more is read.
-2. Serving takes a place, per peer and overall, and ends after `request_timeout_s`.
-3. A handler that raises, or answers too much, ends its own stream and is logged; nothing else ends.
+1. A length is compared with its bound, and with the memory left for it, before anything more is read.
+2. Serving takes a place and bytes (`gossip.serving`) and ends after `request_timeout_s`.
+3. A request that is malformed is its peer's fault, and counted; a handler that fails otherwise, or answers
+   too much, is ours, and logged. Either ends its own stream and nothing else.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import trio
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamEOF
 
-from gossip.errors import PeerMisbehavedError, PeerUnavailableError
+from gossip.conduct import Fault
+from gossip.errors import InvalidMessageError, PeerMisbehavedError, PeerUnavailableError
 from gossip.libp2p_patches.connections import SafeHost, reset_quietly
 from gossip.libp2p_patches.identity import node_key_of
+from gossip.serving import Place, ServeAdmission, ServeRefusal
 from gossip.transport.links import Links, Peer
 from gossip.transport.values import Serve, TransportConfig
 
 log = logging.getLogger(__name__)
 
 READ_BYTES_MAX = 64 * 1024
+BYTES_RETRY_S = 0.5
+"""How often a request that waits for memory looks whether somebody reads too slowly."""
 
 
 class Exchange:
@@ -40,7 +45,9 @@ class Exchange:
         self._counters = counters
         self._serve = serve
         self._protocol = TProtocol(config.request_protocol)
-        self._serving: Counter[bytes] = Counter()
+        self.admission = ServeAdmission(config.serving)
+        self._given_back = trio.Event()
+        """Set, and replaced, whenever a place gives back what it held."""
         host.set_stream_handler(self._protocol, self._serve_stream)
 
     async def request(self, node_key: bytes, payload: bytes, *, response_bytes_max: int, timeout_s: float) -> bytes:
@@ -78,34 +85,59 @@ class Exchange:
     async def _serve_stream(self, stream: Any) -> None:
         # Runs inside `SafeHost`'s guard: whatever the stream raises is counted and resets it.
         peer = node_key_of(stream.muxed_conn.peer_id.to_bytes())
-        config = self._config
-        if self._serving[peer] >= config.serving_per_peer_max or self._serving.total() >= config.serving_max:
-            self._counters["serve_refused"] += 1
+        place = self.admission.open(peer, trio.current_time())
+        if isinstance(place, ServeRefusal):
+            self._counters[place.value] += 1
+            if place is ServeRefusal.RATE:
+                self._links.blame(peer, Fault.OVER_RATE)
             await reset_quietly(stream)
             return
-        self._serving[peer] += 1
         try:
-            with trio.move_on_after(config.request_timeout_s) as scope:
-                request = await _read_frame(stream, config.request_bytes_max)
-                self._links.heard(peer)
-                response = await self._answer(peer, request)
-                if response is not None:
-                    await _write_frame(stream, response)
-                    await stream.close()
+            with trio.move_on_after(self._config.request_timeout_s) as scope:
+                place.give_up = scope.cancel
+                if await self._serve_one(stream, place):
                     return
             if scope.cancelled_caught:
                 self._counters["serve_timed_out"] += 1
+                if place.answer_bytes:  # whoever asks and does not read
+                    self._links.blame(peer, Fault.SLOW)
             await reset_quietly(stream)
         finally:
-            self._serving[peer] -= 1
-            if not self._serving[peer]:
-                del self._serving[peer]
+            self.admission.close(place)
+            self._given_back.set()
+            self._given_back = trio.Event()
+
+    async def _serve_one(self, stream: Any, place: Place) -> bool:
+        """Whether the request was answered."""
+        config, peer = self._config, place.peer
+        await trio.sleep(self.admission.wait_s(place, trio.current_time()))
+        size = await _read_length(stream, config.request_bytes_max)
+        if not self.admission.take_request(place, size):
+            self._counters["serve_refused_bytes"] += 1
+            return False
+        request = await _read_exactly(stream, size)
+        self._links.heard(peer)
+        while not self.admission.take_answer(place, config.response_bytes_max, trio.current_time()):
+            with trio.move_on_after(BYTES_RETRY_S):
+                await self._given_back.wait()
+        response = await self._answer(peer, request)
+        if response is None:
+            return False
+        self.admission.begin_answer(place, len(response), trio.current_time())
+        await _write_frame(stream, response)
+        await stream.close()
+        return True
 
     async def _answer(self, peer: bytes, request: bytes) -> bytes | None:
         try:
             response = await self._serve(peer, request)
             if len(response) > self._config.response_bytes_max:
                 raise ValueError(f"a response of {len(response)} bytes")
+        except InvalidMessageError as error:
+            self._counters["serve_malformed"] += 1
+            self._links.blame(peer, Fault.MALFORMED)
+            log.debug("%s sent a malformed request: %s", peer.hex(), error)
+            return None
         except Exception:
             # Logged here because nobody is left to raise to: the requester sees a reset stream.
             self._counters["serve_failed"] += 1
@@ -115,14 +147,24 @@ class Exchange:
 
 
 async def _write_frame(stream: Any, data: bytes) -> None:
-    await stream.write(len(data).to_bytes(4, "big") + data)
+    prefix = len(data).to_bytes(4, "big")
+    # In one frame, unless that would copy megabytes.
+    if len(data) <= READ_BYTES_MAX:
+        await stream.write(prefix + data)
+        return
+    await stream.write(prefix)
+    await stream.write(data)
 
 
 async def _read_frame(stream: Any, bytes_max: int) -> bytes:
+    return await _read_exactly(stream, await _read_length(stream, bytes_max))
+
+
+async def _read_length(stream: Any, bytes_max: int) -> int:
     size = int.from_bytes(await _read_exactly(stream, 4), "big")
     if size > bytes_max:
         raise PeerMisbehavedError(f"a frame of {size} bytes, more than {bytes_max}")
-    return await _read_exactly(stream, size)
+    return size
 
 
 async def _read_exactly(stream: Any, count: int) -> bytes:

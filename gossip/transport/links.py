@@ -25,14 +25,18 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from gossip.admission import Backoff, dials_first, keeps_newer
-from gossip.errors import PeerUnavailableError
+from gossip.conduct import Fault
+from gossip.errors import PeerNotConnectedError
 from gossip.libp2p_patches.connections import SafeSwarm
 from gossip.libp2p_patches.identity import node_key_of, peer_id_of
+from gossip.libp2p_patches.standing import Standing
 from gossip.transport.values import PeerView
 
 log = logging.getLogger(__name__)
 
 DIAL_TIMEOUT_S = 10.0
+DIALS_MAX = 64
+"""Dials at once: a thousand handshakes side by side would all be too slow."""
 DIAL_HEAD_START_S = 1.0
 STABLE_AFTER_S = 30.0
 """A connection that lasted so long starts the next absence with short waits again."""
@@ -42,7 +46,8 @@ ADDRESSES_PER_PEER_MAX = 8
 class Links:
     """The peers of one node: its roster, and whoever else is connected.
 
-    `on_connection_lost(peer id, muxed connection)` is told of every connection that ended;
+    `on_heard(node key, now)` is told of every peer that sent something of use;
+    `on_connection_lost(peer id, muxed connection)` of every connection that ended;
     `on_peer_gone(node key)` of every peer that was forgotten.
     """
 
@@ -53,6 +58,8 @@ class Links:
         counters: Counter[str],
         *,
         requests_per_peer_max: int,
+        standing: Standing,
+        on_heard: Callable[[bytes, float], None],
         on_connection_lost: Callable[[ID, Any], None],
         on_peer_gone: Callable[[bytes], None],
     ) -> None:
@@ -60,6 +67,9 @@ class Links:
         self._swarm = swarm
         self._counters = counters
         self._requests_per_peer_max = requests_per_peer_max
+        self._dials = trio.CapacityLimiter(DIALS_MAX)
+        self._on_heard = on_heard
+        self.blame: Callable[[bytes, Fault], None] = standing.blame
         self._on_connection_lost = on_connection_lost
         self._on_peer_gone = on_peer_gone
         self._peers: dict[bytes, Peer] = {}
@@ -81,8 +91,8 @@ class Links:
             peer = self._known(key)
             addresses = self._usable_addresses(peer, peers[key])
             if addresses != peer.addresses:
+                # Dialled at once, but no more often than the waits allow: the peer chooses its addresses.
                 peer.addresses = addresses
-                peer.backoff.reset()
                 peer.signal_change()
             if peer.dialling is None:
                 peer.dialling = trio.CancelScope()
@@ -93,17 +103,27 @@ class Links:
         """The peer with this key.
 
         Raises:
-            PeerUnavailableError: there is no live connection with it.
+            PeerNotConnectedError: there is no live connection with it.
         """
         peer = self._peers.get(node_key)
         if peer is None or not self._live(peer.peer_id):
-            raise PeerUnavailableError(f"{node_key.hex()}: not connected")
+            raise PeerNotConnectedError(f"{node_key.hex()}: not connected")
         return peer
 
     def heard(self, node_key: bytes) -> None:
         """Note that this peer sent something of use just now."""
         if peer := self._peers.get(node_key):
             peer.last_heard_s = trio.current_time()
+            self._on_heard(node_key, peer.last_heard_s)
+
+    def close(self, node_key: bytes) -> None:
+        """Close the connections with this peer, soon."""
+        for connection in self._live(peer_id_of(node_key)):
+            self._nursery.start_soon(close_quietly, connection)
+
+    def connected_roster(self) -> list[bytes]:
+        """Node keys of the roster's peers with a live connection."""
+        return [key for key, peer in self._peers.items() if key in self._roster and self._live(peer.peer_id)]
 
     def views(self) -> tuple[PeerView, ...]:
         """The roster and every connected stranger, by node key."""
@@ -139,13 +159,14 @@ class Links:
 
     async def _dial(self, peer: Peer) -> None:
         for address in peer.addresses:
-            with trio.move_on_after(DIAL_TIMEOUT_S):
-                try:
-                    await self._swarm.dial_addr(address, peer.peer_id)
-                except Exception as error:  # noqa: BLE001 it raises whatever socket, Noise and Yamux raise
-                    log.debug("dialling %s at %s failed: %r", peer.peer_id, address, error)
-                else:
-                    return
+            async with self._dials:
+                with trio.move_on_after(DIAL_TIMEOUT_S):
+                    try:
+                        await self._swarm.dial_addr(address, peer.peer_id)
+                    except Exception as error:  # noqa: BLE001 it raises whatever socket, Noise and Yamux raise
+                        log.debug("dialling %s at %s failed: %r", peer.peer_id, address, error)
+                    else:
+                        return
             self._counters["dial_failed"] += 1
 
     def _usable_addresses(self, peer: Peer, texts: Sequence[str]) -> tuple[Multiaddr, ...]:

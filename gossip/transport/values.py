@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gossip.admission import ConnectionLimits, MessageLimits
+from gossip.conduct import ConductLimits
+from gossip.serving import ServeLimits
 
 Serve = Callable[[bytes, bytes], Awaitable[bytes]]
 """(peer's node key, request) -> response."""
@@ -21,16 +23,17 @@ class TransportConfig:
     request_protocol: str = "/gpupool/sync/1"
     gossip_bytes_max: int = 64 * 1024
     gossip_queue_max: int = 1024
+    gossip_queue_bytes_max: int = 16 * 1024 * 1024
     publish_per_s: float = 20.0
     publish_burst: float = 20.0
     request_bytes_max: int = 64 * 1024
     response_bytes_max: int = 4 * 1024 * 1024
     request_timeout_s: float = 15.0
     requests_per_peer_max: int = 8
-    serving_per_peer_max: int = 16
-    serving_max: int = 128
     messages: MessageLimits = field(default_factory=MessageLimits)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    serving: ServeLimits = field(default_factory=ServeLimits)
+    conduct: ConductLimits = field(default_factory=ConductLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,11 +35,13 @@ from transport_nodes import (
     open_node,
     open_pair,
     open_rogue,
+    standing_of,
 )
 
 from gossip import libp2p_patches
+from gossip.buckets import SharedBytes
 from gossip.errors import InvalidMessageError
-from gossip.libp2p_patches import pubsub
+from gossip.libp2p_patches import pubsub, rpc
 from gossip.libp2p_patches.identity import node_key_of, peer_id_of
 
 GOSSIP = TProtocol(PROTOCOL_ID_V11)
@@ -125,16 +127,17 @@ async def test_gossip_frames_are_cut_out_of_whatever_arrives():
     frames = [b"one", b"", b"x" * 300]
     wire = b"".join(encode_uvarint(len(frame)) + frame for frame in frames)
     for chunk_bytes in (1, 2, 7, len(wire)):
-        reader = pubsub._FrameReader(_Bytes(*(wire[i : i + chunk_bytes] for i in range(0, len(wire), chunk_bytes))))
+        chunks = [wire[i : i + chunk_bytes] for i in range(0, len(wire), chunk_bytes)]
+        reader = rpc.FrameReader(_Bytes(*chunks), lambda: True, SharedBytes())
         assert [await reader.next() for _ in frames] == frames
         with pytest.raises(StreamEOF):
             await reader.next()
 
 
-@pytest.mark.parametrize("prefix", [encode_uvarint(pubsub.RPC_BYTES_MAX + 1), b"\x80\x80\x80\x80\x01", b"\xff" * 9])
+@pytest.mark.parametrize("prefix", [encode_uvarint(rpc.RPC_BYTES_MAX + 1), b"\x80\x80\x80\x80\x01", b"\xff" * 9])
 async def test_a_gossip_frame_too_long_is_refused_by_its_length(prefix):
     with pytest.raises(InvalidMessageError):
-        await pubsub._FrameReader(_Bytes(prefix)).next()
+        await rpc.FrameReader(_Bytes(prefix), lambda: True, SharedBytes()).next()
 
 
 def _rpc(*messages: rpc_pb2.Message) -> bytes:
@@ -294,7 +297,15 @@ async def test_a_failing_heartbeat_is_followed_by_the_next(monkeypatch, autojump
     monkeypatch.setattr(pubsub.GossipSub, "heartbeat", beat)
     counters: Counter[str] = Counter()
     router = pubsub.SafeGossipSub(
-        counters, protocols=[GOSSIP], degree=8, degree_low=6, degree_high=12, heartbeat_interval=1
+        counters,
+        standing_of(),
+        protocols=[GOSSIP],
+        degree=8,
+        degree_low=6,
+        degree_high=12,
+        heartbeat_interval=1,
+        gossip_window=6,
+        gossip_history=12,
     )
     with trio.move_on_after(60):
         await router.heartbeat()

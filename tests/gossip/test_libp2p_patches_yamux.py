@@ -11,9 +11,10 @@ import trio
 import trio.testing
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 from libp2p.stream_muxer.yamux import yamux
-from transport_nodes import key_of
+from transport_nodes import key_of, standing_of
 
 from gossip import libp2p_patches
+from gossip.buckets import SharedBytes
 from gossip.libp2p_patches import connections
 from gossip.libp2p_patches.connections import SafeYamux
 from gossip.libp2p_patches.identity import peer_id_of
@@ -68,7 +69,8 @@ class _Peer:
 async def wired(nursery):
     libp2p_patches.install()
     ours, theirs = trio.testing.memory_stream_pair()
-    muxed = SafeYamux(_Secured(ours), peer_id_of(key_of("peer")), Counter(), is_initiator=False)
+    key = key_of("peer")
+    muxed = SafeYamux(_Secured(ours), peer_id_of(key), Counter(), standing_of(key), SharedBytes(), is_initiator=False)
     nursery.start_soon(muxed.start)
     await muxed.event_started.wait()
     return muxed, _Peer(theirs)
@@ -84,7 +86,7 @@ async def test_a_peer_that_exceeds_the_window_loses_the_connection(wired):
     await peer.send(yamux.TYPE_DATA, 0, 1, 1, b"x")
     await muxed.event_closed.wait()
     assert not muxed.stream_buffers
-    assert not muxed._counters  # nor was it the health check that closed it
+    assert muxed._counters == {"connection_violation": 1}  # nor was it the health check that closed it
 
 
 async def test_a_peer_that_announces_a_huge_frame_loses_the_connection(wired):
@@ -108,7 +110,7 @@ async def test_a_peer_that_opens_streams_without_end_loses_the_connection(wired)
         await peer.send(yamux.TYPE_DATA, yamux.FLAG_SYN, 9999, 0)
         await muxed.event_closed.wait()
         nursery.cancel_scope.cancel()
-    assert not muxed._counters
+    assert muxed._counters == {"connection_violation": 1}
 
 
 async def _accept_all(muxed: SafeYamux) -> None:
@@ -121,6 +123,84 @@ async def _read_all(peer: _Peer) -> None:
     with contextlib.suppress(EOFError):
         while True:
             await peer.receive()
+
+
+async def test_a_stranger_opens_fewer_streams(wired, monkeypatch):
+    muxed, peer = wired
+    monkeypatch.setattr(muxed._standing, "in_roster", lambda node_key: False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read_all, peer)
+        nursery.start_soon(_accept_all, muxed)
+        for number in range(connections.STREAMS_PER_STRANGER_MAX + 1):
+            await peer.send(yamux.TYPE_DATA, yamux.FLAG_SYN, 2 * number + 1, 0)
+        await muxed.event_closed.wait()
+        nursery.cancel_scope.cancel()
+    assert muxed._counters == {"connection_violation": 1}
+
+
+@pytest.mark.parametrize("number", [0, 2], ids=["the connection's", "ours"])
+async def test_a_stream_number_that_is_not_the_peers_to_give_ends_the_connection(wired, number):
+    muxed, peer = wired
+    await peer.send(yamux.TYPE_DATA, yamux.FLAG_SYN, number, 0)
+    await muxed.event_closed.wait()
+    assert muxed._counters == {"connection_violation": 1}
+
+
+@pytest.mark.parametrize(
+    ("is_friend", "bytes_max"),
+    [(True, connections.UNREAD_BYTES_MAX), (False, connections.UNREAD_BYTES_PER_STRANGER_MAX)],
+    ids=["roster", "stranger"],
+)
+async def test_what_all_streams_hold_unread_is_bounded(autojump_clock, wired, monkeypatch, is_friend, bytes_max):
+    muxed, peer = wired
+    monkeypatch.setattr(muxed._standing, "in_roster", lambda node_key: is_friend)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read_all, peer)
+        nursery.start_soon(_accept_all, muxed)
+        for number in range(bytes_max // yamux.DEFAULT_WINDOW_SIZE):
+            await peer.send(yamux.TYPE_DATA, yamux.FLAG_SYN, 2 * number + 1, 0)
+            for _ in range(yamux.DEFAULT_WINDOW_SIZE // 65536):
+                await peer.send(yamux.TYPE_DATA, 0, 2 * number + 1, 65536, bytes(65536))
+        await peer.send(yamux.TYPE_DATA, yamux.FLAG_SYN, 4095, 0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not muxed.event_closed.is_set()
+        await peer.send(yamux.TYPE_DATA, 0, 4095, 1, b"x")
+        await muxed.event_closed.wait()
+        nursery.cancel_scope.cancel()
+    assert muxed._counters == {"connection_violation": 1}
+
+
+async def test_when_memory_is_short_who_holds_more_unread_than_others_goes(wired, monkeypatch):
+    muxed, peer = wired
+    muxed._all_unread.count = connections.UNREAD_BYTES_TOTAL_MAX
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read_all, peer)
+        nursery.start_soon(_accept_all, muxed)
+        for number in (1, 3):
+            await peer.send(yamux.TYPE_DATA, yamux.FLAG_SYN, number, 0)
+        for _ in range(4):
+            await peer.send(yamux.TYPE_DATA, 0, 1, 65536, bytes(65536))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not muxed.event_closed.is_set()  # what an ordinary peer may hold
+        await peer.send(yamux.TYPE_DATA, 0, 3, 1, b"x")
+        await muxed.event_closed.wait()
+        nursery.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert muxed._counters == {"connection_violation": 1}
+    assert muxed._all_unread.count == connections.UNREAD_BYTES_TOTAL_MAX  # its own are given back
+
+
+async def test_a_flood_is_read_no_faster_than_its_rate(autojump_clock):
+    class Endless:
+        async def read(self, count: int) -> bytes:
+            await trio.lowlevel.checkpoint()
+            return bytes(count)
+
+    paced = connections.PacedConnection(Endless(), lambda: 1_000_000.0)
+    began_s = trio.current_time()
+    for _ in range(200):
+        await paced.read(99_000 + 1_000 - connections.READ_CALL_BYTES)
+    assert trio.current_time() - began_s == pytest.approx(20 - connections.READ_BURST_S, abs=0.2)
 
 
 async def test_windows_are_given_back_by_halves_and_not_by_reads(wired):
@@ -151,7 +231,7 @@ async def test_a_peer_that_stops_answering_is_given_up_within_seconds(autojump_c
     muxed, _peer = wired
     started_s = trio.current_time()
     await muxed.event_closed.wait()
-    assert trio.current_time() - started_s <= connections.HEALTH_INTERVAL_S + connections.PROBE_TIMEOUT_S
+    assert trio.current_time() - started_s <= 10  # the library: 75 s
     assert muxed._counters["connection_unresponsive"] == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 
 import pytest
@@ -24,6 +25,7 @@ from transport_nodes import (
 from gossip.admission import ConnectionLimits, MessageLimits
 from gossip.errors import ListenFailedError, PeerMisbehavedError, PeerUnavailableError
 from gossip.libp2p_patches.identity import peer_id_of
+from gossip.serving import ServeLimits
 from gossip.transport import TransportConfig, open_transport
 
 
@@ -175,7 +177,7 @@ async def test_serving_takes_a_place_per_peer():
         await trio.sleep_forever()
         raise AssertionError
 
-    async with open_pair(serve, serving_per_peer_max=2) as (a, b), trio.open_nursery() as nursery:
+    async with open_pair(serve, serving=ServeLimits(per_peer_max=2)) as (a, b), trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(_ask_in_vain, a, b.node_key)
         await eventually(lambda: b.counters.get("serve_refused"))
@@ -204,7 +206,7 @@ async def test_cancelled_requests_leave_the_connection_usable():
         assert await a.request(b.node_key, b"still here") == b"still here"
         assert a.counters.get("connection_duplicate", 0) == 0
         assert "connection_unresponsive" not in a.counters
-        await eventually(lambda: not b._exchange._serving)
+        await eventually(lambda: b._exchange.admission.held() == (0, 0))
 
 
 async def test_requests_to_whom_is_not_connected_fail_at_once():
@@ -372,6 +374,18 @@ async def test_cancelling_the_block_closes_the_sockets():
         with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", b_port)
         await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+
+
+async def test_there_are_descriptors_for_the_roster_of_a_large_pool():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < 8192:
+        pytest.skip("the hard limit of this process is lower")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
+    try:
+        async with open_node("a"):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (8192, limits[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_a_seed_of_another_length_is_the_callers_error():

@@ -14,9 +14,12 @@ from multiaddr import Multiaddr
 
 from gossip import libp2p_patches
 from gossip.admission import ConnectionAdmission, ConnectionLimits
+from gossip.conduct import Conduct, ConductLimits
 from gossip.libp2p_patches.connections import SafeHost
 from gossip.libp2p_patches.identity import peer_id_of
+from gossip.libp2p_patches.standing import Standing
 from gossip.transport import Serve, Transport, TransportConfig, open_transport
+from gossip.transport.links import close_quietly
 from gossip.transport.stack import build_host
 
 TOPIC = "gpupool/test"
@@ -52,6 +55,13 @@ async def open_pair(serve: Serve = echo, **settings: Any) -> AsyncIterator[tuple
         yield a, b
 
 
+def standing_of(*roster: bytes) -> Standing:
+    """Of peers of whom these are the roster, and that did nothing yet."""
+    conduct = Conduct(ConductLimits())
+    conduct.set_roster(roster)
+    return Standing(conduct, ConnectionAdmission(ConnectionLimits(), conduct), Counter())
+
+
 def connected(node: Transport, to: Transport) -> bool:
     return any(peer.connected for peer in node.peers() if peer.node_key == to.node_key)
 
@@ -84,12 +94,14 @@ async def _publish_again_and_again(sender: Transport, data: bytes) -> None:
 async def open_rogue(name: str, victim: Transport) -> AsyncIterator[SafeHost]:
     """A libp2p host connected with the victim, on which a test opens streams and writes what it likes."""
     libp2p_patches.install()
-    admission = ConnectionAdmission(ConnectionLimits())
-    host = build_host(seed_of(name), [], admission, Counter())
+    admission = ConnectionAdmission(ConnectionLimits(), Conduct(ConductLimits()))
+    host = build_host(seed_of(name), [], admission, standing_of(victim.node_key), Counter())
     scope = trio.CancelScope()
     with scope:
         async with host.run([]):
             await host.get_network().dial_addr(Multiaddr(victim.addresses[0]), peer_id_of(victim.node_key))
             await eventually(lambda: any(p.connected for p in victim.peers() if p.node_key == key_of(name)))
             yield host
+            for connection in host.get_network().get_connections():  # the library leaves its sockets open
+                await close_quietly(connection)
             scope.cancel()
