@@ -1,7 +1,8 @@
 """Records verified and stored per second, against the bare Ed25519 verification rate of the same run.
 
 "stored" is the whole path of a peer's batch: parse, canonical form, pool, signature, place in the log, one
-durable transaction per batch. The reference verifies the same signatures over the same bytes, and nothing else.
+durable transaction per batch (the journal's own: synchronous=FULL, on whatever disk holds the temporary folder). The
+reference verifies the same signatures over the same bytes, and nothing else.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from pathlib import Path
 from pool_fixture import POOL, Author, evidence, key, policy
 
 from gossip import codec, sync
+from gossip.addresses import make_address_record
 from gossip.admission import ConnectionLimits, MessageLimits
 from gossip.epoch_events import ObjectId
 from gossip.log_chain import GENESIS, Head, RecordRange
@@ -40,7 +41,11 @@ MEANINGS = {
     "BATCHES_PER_SYNC_MAX": "answers with records that one exchange with a peer asks for",
     "BRANCHES_MAX": "records of one number in one log",
     "CHAIN_ACTIONS_MAX": "finalizations and submissions that wait to be sent",
-    "EARLY_MAX": "messages kept of an epoch that is not open here yet",
+    "HEAD_RANGES_MAX": "ranges of keys in which heads are compared",
+    "CLOSE_BYTES_MAX": "an answer about a close",
+    "HAVE_BYTES_MAX": "names of messages that the asker holds",
+    "FETCHES_MAX": "requests for what is wanted that are under way at once",
+    "REASONS_MAX": "reasons by which dropped messages are counted; all further ones count as one",
     "STREAMS_PER_PEER_MAX": "gossip streams that one peer may have open",
     "OUTBOX_MAX": "messages that wait to be published; more go by anti-entropy alone",
     "RECORD_BYTES_MAX": "a record",
@@ -116,7 +121,11 @@ def _meaning(name: str, following: ast.stmt | None) -> str:
 
 def _amount(name: str, value: float) -> str:
     if "_BYTES_" in name:
-        return next(f"{value / size:g} {unit}" for size, unit in ((1 << 20, "MiB"), (1024, "KiB")) if value >= size)
+        return next(
+            f"{value / size:g} {unit}"
+            for size, unit in ((1 << 20, "MiB"), (1024, "KiB"), (1, "bytes"))
+            if value >= size
+        )
     return f"{value:,g} s" if name.endswith("_S") or "_S_" in name else f"{value:,}"
 
 
@@ -225,6 +234,16 @@ FIELDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "range": (("node_key", "32 bytes"), ("first", "uint"), ("last", "uint")),
     "object": (("kind", "text"), ("id", "32 bytes")),
     "answer about a close": (("observations", "array"), ("proposals", "array"), ("attests", "array")),
+    "address record": (
+        ("tag", "text"),
+        ("network", "int"),
+        ("pool", "32 bytes"),
+        ("node_key", "32 bytes"),
+        ("issued_s", "uint"),
+        ("addresses", "array"),
+    ),
+    "addresses asked for": (("first", "uint"), ("digests", "bytes"), ("own", "bytes/nil")),
+    "answer about addresses": (("next", "uint"), ("records", "array")),
     "checkpoint": (("tag", "text"), ("payload", "bytes"), ("leaves", "array"), ("readings", "array")),
     "leaf": (
         ("participant", "32 bytes"),
@@ -267,6 +286,9 @@ def samples() -> Mapping[str, codec.Value]:
     heads = _decoded(sync.encode_heads({key(0).public: Head(1, bytes(32))}))
     ranges = _decoded(sync.encode_request(sync.RecordsRequest((RecordRange(key(0).public, 1, 2),))))
     wanted = _decoded(sync.encode_request(sync.ObjectRequest(ObjectId(kind="checkpoint", id=bytes(32)))))
+    told = make_address_record(key(0), POOL, issued_s=0, addresses=["/ip4/203.0.113.7/tcp/4001"])
+    digests = bytes(sync.ADDRESS_RANGES * sync.RANGE_DIGEST_BYTES)
+    asked = _decoded(sync.encode_request(sync.AddressesRequest(first=0, digests=digests, own=told)))
     checkpoint = _decoded(encode_checkpoint(close_drawn.said_of_one_epoch().outcome))
     return {
         "envelope": _decoded(observed.wire),
@@ -286,6 +308,9 @@ def samples() -> Mapping[str, codec.Value]:
         "range": _at(ranges, 1, 1, 0),
         "object": _at(wanted, 1, 1),
         "answer about a close": _decoded(sync.encode_close(sync.CloseState())),
+        "address record": _signed(told),
+        "addresses asked for": _at(asked, 1, 1),
+        "answer about addresses": _decoded(sync.encode_page(sync.AddressPage(next=1, wires=(told,)))),
         "checkpoint": checkpoint,
         "leaf": _at(checkpoint, 2, 0),
         "reading": _at(checkpoint, 3, 0),
@@ -320,7 +345,25 @@ def wire() -> str:
 
 # ---- rules ----
 
-MODULES = ("records", "log_chain", "node", "pull", "epoch_close", "cut", "coverage", "tally", "settlement", "pinning")
+MODULES = (
+    "records",
+    "log_chain",
+    "node",
+    "pull",
+    "fetching",
+    "roster",
+    "addresses",
+    "address_book",
+    "finding",
+    "witness",
+    "probing",
+    "epoch_close",
+    "cut",
+    "coverage",
+    "tally",
+    "settlement",
+    "pinning",
+)
 
 
 def rules(name: str) -> str:
