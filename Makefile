@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 2000
 START ?= 0
 
-.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants sim protocol gas fuzz bench lock clean
+.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants sim chaos attacks interop protocol gas fuzz bench lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -74,8 +74,20 @@ mutants: $(VENV)/.dev ## Does a test notice each missing rule of attestation? (s
 sim: $(VENV)/.dev ## Whole pools in virtual time under every fault, all invariants after each step (SEEDS=2000 START=0)
 	$(VENV)/bin/python -m tests.sim.run --seeds $(SEEDS) --start $(START) $(ARGS)
 
-protocol: $(VENV)/.dev ## Write the generated parts of docs/protocol.md and docs/attestation.md anew
+chaos: $(VENV)/.dev ## Real agents in network namespaces: partitions, latency, kill -9, full disks (needs root; ARGS="--quick")
+	$(VENV)/bin/python -m tests.chaos $(ARGS)
+
+attacks: $(VENV)/.dev ## Attack one node with all that a hostile peer can send, and watch whether it serves the honest (two minutes)
+	$(VENV)/bin/python -m tests.attacks $(ARGS)
+
+interop: $(VENV)/.dev ## Be one pool with a js-libp2p peer: both settle an epoch together (needs Node 20)
+	@command -v npm >/dev/null || { echo "Node 20 and npm are needed"; exit 1; }
+	cd tests/interop && npm ci --silent --no-audit --no-fund
+	$(VENV)/bin/python -m tests.interop
+
+protocol: $(VENV)/.dev ## Write the generated parts of docs/protocol.md, docs/wire.md and docs/attestation.md anew
 	PYTHONPATH=tests/support $(VENV)/bin/python -m tests.gossip.tools.protocol_page
+	PYTHONPATH=tests/support $(VENV)/bin/python -m tests.gossip.tools.wire_page
 	$(VENV)/bin/python -m tests.attestation.tools.error_table
 
 fuzz: $(VENV)/.fuzz ## Coverage-guided fuzzing of all that attestation parses (installs atheris; ARGS="--seconds 60")

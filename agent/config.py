@@ -14,7 +14,7 @@ import binascii
 import re
 import tomllib
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -37,13 +37,10 @@ from agent.tables import (
     WebTable,
 )
 from contracts.errors import InvalidValueError
+from gossip.addresses import ADDRESSES_MAX, parse_tcp_address, require_dialable
+from gossip.errors import InvalidMessageError
 
 TCP_ADDRESS_EXAMPLE = "a multiaddr like /ip4/203.0.113.7/tcp/4001"
-
-_TCP_ADDRESS = re.compile(
-    r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[0-9A-Za-z.:_-]{1,253})/tcp/(?P<port>[0-9]{1,5})(?:/p2p/[0-9A-Za-z]{1,128})?"
-)
-
 
 Require = Callable[[bool, str, str], None]
 T = TypeVar("T")
@@ -110,6 +107,11 @@ class Config(PoolConfig, frozen=True, kw_only=True):
     @property
     def journal_file(self) -> Path:
         return self.data_dir / "journal.sqlite"
+
+    @property
+    def address_file(self) -> Path:
+        """A cache of where peers are: it may be deleted."""
+        return self.data_dir / "addresses"
 
 
 def load_config(path: Path) -> Config:
@@ -191,7 +193,7 @@ def _require_ranges(path: Path, file: _File) -> None:
     require = _requiring(path)
     _require_reach(require, file.pool, file.chain)
     _require_provider(path, file)
-    _require_p2p(require, file.p2p)
+    _require_p2p(require, file.p2p, file.pool.global_id)
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
     require(_is_http_url(file.engine.url), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
     positive = {
@@ -199,6 +201,7 @@ def _require_ranges(path: Path, file: _File) -> None:
         "chain.roster_interval_s": file.chain.roster_interval_s,
         "p2p.sync_interval_s": file.p2p.sync_interval_s,
         "p2p.close_interval_s": file.p2p.close_interval_s,
+        "p2p.address_interval_s": file.p2p.address_interval_s,
         "engine.sample_interval_s": file.engine.sample_interval_s,
         "engine.window_s": file.engine.window_s,
     }
@@ -246,10 +249,17 @@ def _require_provider(path: Path, file: _File) -> None:
     require(table.pccs_ca_file is None or table.pccs_url is not None, "attestation.pccs_ca_file", "pccs_url besides")
 
 
-def _require_p2p(require: Require, table: P2pTable) -> None:
+def _require_p2p(require: Require, table: P2pTable, network: int) -> None:
     for name, addresses in (("listen", table.listen), ("announce", table.announce)):
         for i, address in enumerate(addresses):
             require(is_tcp_address(address), f"p2p.{name}[{i}]", TCP_ADDRESS_EXAMPLE)
+    require(not table.announce or bool(table.listen), "p2p.announce", "nothing while p2p.listen is empty")
+    require(len(table.announce) <= ADDRESSES_MAX, "p2p.announce", f"at most {ADDRESSES_MAX} addresses")
+    for i, address in enumerate(table.announce):
+        try:
+            require_dialable(replace(parse_tcp_address(address), peer=None), network)
+        except InvalidMessageError:
+            require(False, f"p2p.announce[{i}]", "an address with a port, at which others reach this host")
     for i, peer in enumerate(table.peers):
         require(_is_hex_key(peer.node_key), f"p2p.peers[{i}].node_key", "64 hex digits")
         for k, address in enumerate(peer.addresses):
@@ -257,22 +267,10 @@ def _require_p2p(require: Require, table: P2pTable) -> None:
 
 
 def is_tcp_address(text: str) -> bool:
-    """Whether this is a multiaddr that the transport can use: an address or name, TCP, perhaps a peer id.
-
-    By itself, not through the transport: that would load libp2p for every command.
-    """
-    found = _TCP_ADDRESS.fullmatch(text)
-    if found is None or int(found["port"]) > 65535:
-        return False
+    """Whether this is a multiaddr that the transport can use: an address or name, TCP, perhaps a peer id."""
     try:
-        match found["kind"]:
-            case "ip4":
-                IPv4Address(found["host"])
-            case "ip6":
-                IPv6Address(found["host"])
-            case _:
-                return ":" not in found["host"]
-    except ValueError:
+        parse_tcp_address(text)
+    except InvalidMessageError:
         return False
     return True
 

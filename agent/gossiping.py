@@ -1,36 +1,55 @@
 """Gossiping: joins the node to its transport, and keeps the two fed.
 
-A shell: what messages mean is decided in `gossip`; here they are moved.
+A shell: what messages mean is decided in `gossip`; here they are moved. Which peers are kept connected follows from
+the chain's roster; where they are, from the config first and from address records then.
 
 Source: PROTOCOL, "Spreading"; TRANSPORT.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 
+from agent.address_file import load_addresses, save_addresses
 from agent.metrics import Metrics
 from agent.tables import P2pTable
 from gossip import serve, sync
+from gossip.addresses import PUBLIC_NETWORKS, TcpAddress, host_addresses, own_addresses, parse_tcp_address
+from gossip.finding import Finder
 from gossip.node import Node
+from gossip.probing import Prober
 from gossip.pull import Puller
+from gossip.roster import Roster
 from gossip.transport import Transport, TransportConfig, open_transport
 from gossip.wire import GOSSIP_BYTES_MAX, topic
 
-WITNESS_SAVE_S = 30.0
+SAVE_S = 30.0
+APPLY_S = 0.1
+
+log = logging.getLogger(__name__)
 
 
 class Gossiping:
-    """One node on its transport."""
+    """One node on its transport. `address_file` is where address records outlast a restart."""
 
-    def __init__(self, node: Node, transport: Transport, config: P2pTable, metrics: Metrics) -> None:
+    def __init__(
+        self, node: Node, transport: Transport, config: P2pTable, metrics: Metrics, address_file: Path
+    ) -> None:
         self.node = node
         self.transport = transport
+        self.roster = Roster()
+        self._config = config
         self._metrics = metrics
-        self._addresses = {bytes.fromhex(peer.node_key): peer.addresses for peer in config.peers}
+        self._address_file = address_file
+        self._configured = {bytes.fromhex(peer.node_key): peer.addresses for peer in config.peers}
+        self._applied: tuple[Roster, int] | None = None
+        self._saved: dict[bytes, int] = dict(node.witness.seconds)
+        self._saved_addresses: tuple[bytes, ...] = ()
         self.puller = Puller(
             node,
             transport,
@@ -38,47 +57,118 @@ class Gossiping:
             sync_interval_s=config.sync_interval_s,
             close_interval_s=config.close_interval_s,
         )
+        self._finder = Finder(node, transport, self.connected, self.own_addresses, interval_s=config.address_interval_s)
+        self._prober = Prober(node, transport, self._to_probe)
 
     def connected(self) -> list[bytes]:
         """Node keys of the roster's peers that are connected now."""
-        return [peer.node_key for peer in self.transport.peers() if peer.connected and peer.in_roster]
+        return self.transport.connected()
 
-    def set_roster(self, node_keys: frozenset[bytes]) -> None:
-        """Keep these peers connected, as far as the config knows their addresses."""
-        self.transport.set_roster({key: self._addresses.get(key, ()) for key in node_keys})
+    def reach(self) -> tuple[int, int]:
+        """The weight of the operators that are connected, this node included, and that of all of them."""
+        return self.roster.reach(self.node.key.public, frozenset(self.connected()))
+
+    def address_source(self, node_key: bytes) -> str | None:
+        """Where the addresses of this peer are from: the config, its address record, or nowhere."""
+        if self._configured.get(node_key):
+            return "config"
+        return "record" if self.node.addresses.addresses(node_key) else None
+
+    def own_addresses(self) -> tuple[str, ...]:
+        """Where others can dial this node: what is announced, else what it listens on; none if it only dials."""
+        if self._config.announce:
+            return tuple(_without_peer(text) for text in self._config.announce)
+        listening = self.transport.addresses if self._config.listen else ()
+        return own_addresses(listening, network=self.node.pool.network, hosts=host_addresses())
+
+    def set_roster(self, roster: Roster) -> None:
+        """Keep connected with those of the roster with whom this node has to be, wherever they are known to be."""
+        self.roster = roster
+        book = self.node.addresses
+        if self._applied == (roster, book.revision):
+            return
+        if self._applied is None or self._applied[0] != roster:
+            book.keep_only(roster.members | {self.node.key.public})
+        self._applied = (roster, book.revision)
+        peers = {key: self._addresses_of(key) for key in roster.peers_of(self.node.key.public)}
+        self.transport.set_roster(peers, members=roster.members)
+
+    def _addresses_of(self, node_key: bytes) -> tuple[str, ...]:
+        known = (*self._configured.get(node_key, ()), *self.node.addresses.addresses(node_key))
+        return tuple(dict.fromkeys(known))
+
+    def _to_probe(self) -> Collection[bytes]:
+        return self.roster.participants if self.node.key.public in self.roster.operators else ()
 
     async def run(self) -> None:
         """Move messages for ever."""
+        await self._load_addresses()
+        self._warn_if_unreachable()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive)
             nursery.start_soon(self._publish)
-            nursery.start_soon(self._save_witness)
+            nursery.start_soon(self._apply_addresses)
+            nursery.start_soon(self._save_now_and_then)
             nursery.start_soon(self.puller.run)
+            nursery.start_soon(self._finder.run)
+            nursery.start_soon(self._prober.run)
 
     async def _receive(self) -> None:
         async for message in self.transport.messages:
-            await self.node.take_gossip(message.data)
+            await self.node.take_gossip(message.data, message.origin)
             self._metrics.loop_advanced.set("gossip", self.node.now_s())
 
     async def _publish(self) -> None:
         async for data in self.node.outbox:
             await self.transport.publish(data)
 
-    async def _save_witness(self) -> None:
+    async def _apply_addresses(self) -> None:
+        while True:
+            self.set_roster(self.roster)
+            await trio.sleep(APPLY_S)
+
+    async def _load_addresses(self) -> None:
+        for wire in await trio.to_thread.run_sync(load_addresses, self._address_file):
+            self.node.take_address(wire)
+            await trio.lowlevel.checkpoint()
+        self._saved_addresses = self.node.addresses.wires()
+
+    async def _save_now_and_then(self) -> None:
         try:
             while True:
-                await trio.sleep(WITNESS_SAVE_S)
+                await trio.sleep(SAVE_S)
                 await self._save()
         finally:
             with trio.CancelScope(shield=True):
                 await self._save()
 
     async def _save(self) -> None:
-        await trio.to_thread.run_sync(self.node.store.keep_witness, dict(self.node.witness.seconds))
+        """Keep what changed since the last time."""
+        seconds, wires = dict(self.node.witness.seconds), self.node.addresses.wires()
+        changed = {key: value for key, value in seconds.items() if self._saved.get(key) != value}
+        if changed:
+            await trio.to_thread.run_sync(self.node.store.keep_witness, changed)
+            self._saved = seconds
+        if wires != self._saved_addresses:
+            await trio.to_thread.run_sync(save_addresses, self._address_file, wires)
+            self._saved_addresses = wires
+
+    def _warn_if_unreachable(self) -> None:
+        network = self.node.pool.network
+        if network in PUBLIC_NETWORKS and self._config.listen and not self.own_addresses():
+            log.warning(
+                "nobody can dial this node: it listens on private addresses only, and p2p.announce is not set; forward "
+                "a port and announce its public address, or set p2p.listen = [] if there is none"
+            )
+
+
+def _without_peer(text: str) -> str:
+    address = parse_tcp_address(text)
+    return TcpAddress(kind=address.kind, host=address.host, port=address.port, peer=None).text
 
 
 @asynccontextmanager
-async def join_pool(node: Node, config: P2pTable, metrics: Metrics) -> AsyncIterator[Gossiping]:
+async def join_pool(node: Node, config: P2pTable, metrics: Metrics, address_file: Path) -> AsyncIterator[Gossiping]:
     """Open the node's transport for the duration of the block.
 
     Raises:
@@ -97,4 +187,4 @@ async def join_pool(node: Node, config: P2pTable, metrics: Metrics) -> AsyncIter
         return await serve.serve(node, peer, request)
 
     async with open_transport(node.key.seed, settings, serve=answer) as transport:
-        yield Gossiping(node, transport, config, metrics)
+        yield Gossiping(node, transport, config, metrics, address_file)

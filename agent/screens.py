@@ -10,6 +10,7 @@ from agent.texts import legible
 from contracts.model import NANO, OperatorSet, Participant
 
 REFUSALS_SHOWN = 8
+PEERS_SHOWN = 16
 
 
 def ton(nanoton: int) -> str:
@@ -26,12 +27,10 @@ def ton_exact(nanoton: int) -> str:
 def status_text(status: dict[str, Any]) -> str:
     """The status of a running agent, a line a concern; what is wrong comes with its reason."""
     chain, evidence, work, close, settled = (status[key] for key in ("chain", "evidence", "work", "close", "settled"))
-    peers = [peer for peer in status["peers"] if peer["in_roster"]]
-    connected = sum(peer["connected"] for peer in peers)
     lines = [
         f"agent     {status['version']}, up {status['uptime_s']} s, node {status['node_key'][:16]}",
         f"chain     {_chain_text(chain)}",
-        f"peers     {connected} of {len(peers)} connected",
+        *(f"peers     {text}" for text in _peers_texts(status["peers"], status["reach"])),
         *(f"evidence  {text}" for text in _evidence_texts(evidence, status["time_s"])),
         f"work      {work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
         + (f"; {work['error']}" if work["error"] else ""),
@@ -61,6 +60,31 @@ def _chain_text(chain: dict[str, Any] | None) -> str:
         return "not reached yet"
     text = f"block {chain['seqno']}, {chain['age_s']} s old; epoch {chain['epoch']}"
     return text + (f"; {chain['error']}" if chain["error"] else "")
+
+
+def _peers_texts(peers: Sequence[dict[str, Any]], reach: dict[str, int] | None) -> list[str]:
+    """How many are connected, by role; what that is of the operators' weight; then each, those that are away first."""
+    roster = [peer for peer in peers if peer["in_roster"]]
+    counts = []
+    for role in ("operator", "participant"):
+        those = [peer for peer in roster if peer["role"] == role]
+        if those:
+            counts.append(f"{sum(peer['connected'] for peer in those)} of {len(those)} {role}s")
+    lines = [f"{', '.join(counts) or 'nobody'} connected"]
+    if reach is not None:
+        lines[0] += f"; operators' weight in reach: {reach['weight']} of {reach['total_weight']}"
+        if 3 * reach["weight"] <= 2 * reach["total_weight"]:
+            lines.append("not more than two thirds of the operators' weight: as seen from here no epoch can settle")
+    shown = sorted(roster, key=lambda peer: (peer["connected"], str(peer["role"])))
+    lines += [f"{peer['node_key'][:16]} {_peer_text(peer)}" for peer in shown[:PEERS_SHOWN]]
+    return lines + ([f"and {len(shown) - PEERS_SHOWN} more, see --json"] if len(shown) > PEERS_SHOWN else [])
+
+
+def _peer_text(peer: dict[str, Any]) -> str:
+    heard = "never heard" if peer["heard_ago_s"] is None else f"heard {peer['heard_ago_s']:.0f} s ago"
+    rtt = "" if peer["rtt_ms"] is None or not peer["connected"] else f", rtt {peer['rtt_ms']} ms"
+    source = f"address: {peer['address_from']}" if peer["address_from"] else "no address known"
+    return f"{peer['role']} {'connected' if peer['connected'] else 'AWAY'}, {heard}{rtt}, {source}"
 
 
 def _pool_texts(pool: dict[str, Any] | None) -> list[str]:

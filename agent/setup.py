@@ -50,7 +50,7 @@ class Answers:
     announce: Sequence[str] = ()
     peers: Sequence[Peer] = ()
     web_port: int = 9464
-    more: Mapping[str, Mapping[str, str | int | float]] = field(default_factory=dict)
+    more: Mapping[str, Mapping[str, str | int | float | Sequence[str]]] = field(default_factory=dict)
     """Further keys by table, as ("chain", {"poll_interval_s": 1.0})."""
 
 

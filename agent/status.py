@@ -44,6 +44,7 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "evidence": _evidence(agent, now_s),
         "work": _work(agent.measuring, node),
         "peers": _peers(gossiping),
+        "reach": _reach(gossiping),
         "close": _close(node),
         "settled": _settled(agent.settling, node),
         "drops": dict(node.drops) if node is not None else {},
@@ -82,6 +83,9 @@ def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, verdicts:
     metrics.evidence_refused.set(Counter(refusal.code for refusal in refusals if refusal is not None))
     peers = gossiping.transport.peers()
     metrics.peers.set(sum(peer.connected for peer in peers))
+    reached, total = gossiping.reach()
+    metrics.reachable_weight.set(reached)
+    metrics.operators_weight.set(total)
     for peer in peers:
         name = peer.node_key.hex()[:16]
         if not peer.in_roster:
@@ -210,11 +214,27 @@ def _peers(gossiping: Gossiping | None) -> list[dict[str, Any]]:
             "node_key": peer.node_key.hex(),
             "connected": peer.connected,
             "in_roster": peer.in_roster,
+            "role": _role(gossiping, peer.node_key),
+            "address_from": gossiping.address_source(peer.node_key) or ("inbound" if peer.connected else None),
             "heard_ago_s": round(now - peer.last_heard_s, 1) if peer.last_heard_s is not None else None,
             "rtt_ms": round(peer.rtt_s * 1000, 1) if peer.rtt_s is not None else None,
         }
         for peer in gossiping.transport.peers()
     ]
+
+
+def _role(gossiping: Gossiping, node_key: bytes) -> str | None:
+    if node_key in gossiping.roster.operators:
+        return "operator"
+    return "participant" if node_key in gossiping.roster.participants else None
+
+
+def _reach(gossiping: Gossiping | None) -> dict[str, int] | None:
+    """How much of the operators' weight is connected, this node's own included."""
+    if gossiping is None or not gossiping.roster.weights:
+        return None
+    weight, total = gossiping.reach()
+    return {"weight": weight, "total_weight": total}
 
 
 def _close(node: Node | None) -> Mapping[str, Any] | None:

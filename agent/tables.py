@@ -87,10 +87,15 @@ class PeerTable(Table, frozen=True):
 
 class P2pTable(Table, frozen=True):
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4001",)
+    """Empty: this node only dials; nobody can dial it."""
     announce: tuple[str, ...] = ()
+    """Where others dial this node, `/dns4/agent.example.org/tcp/4001`; absent: where it listens."""
     peers: tuple[PeerTable, ...] = ()
+    """Seeds: with one of them reachable, the others are found. Tried before what a peer says of itself."""
     sync_interval_s: float = 30.0
     close_interval_s: float = 10.0
+    address_interval_s: float = 60.0
+    """Between two questions to a peer where the others are."""
 
 
 class EngineTable(Table, frozen=True):

@@ -15,12 +15,13 @@ Source: PROTOCOL, "Epoch close" step 4 and "Tally".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.model import OperatorSet
 from gossip.errors import DataUnavailableError, InvalidMessageError
-from gossip.log_chain import Head, Log, LogBook
+from gossip.log_chain import Head, Log, LogBook, RecordRange
 from gossip.messages import Observation
 from gossip.settlement import Base
 
@@ -47,6 +48,7 @@ def compute_cut(
     forks = proven_forks(observations)
     require_usable(base, observations, logs, forks)
     weights = {operator.node_key: operator.weight for operator in operators.operators}
+    enough = _witness_weight(operators)
     cut = {}
     for node_key in sorted({node_key for observation in observations for node_key in observation.logs}):
         seen = [(weights[o.operator], o.logs[node_key]) for o in observations if node_key in o.logs]
@@ -54,14 +56,12 @@ def compute_cut(
         head, dead = reading.head, True
         if not reading.dead:
             heads = [(weight, log.head) for weight, log in seen]
-            head, dead = _cut_log(operators, logs[node_key], heads, forks.get(node_key))
+            head, dead = _cut_log(enough, logs[node_key], heads, forks.get(node_key))
         cut[node_key] = CutPoint(
             head=head,
             dead=dead,
-            witnessed_s=max(reading.witnessed_s, _witnessed(operators, [(w, log.witnessed_s) for w, log in seen])),
-            worker_tokens=max(
-                reading.worker_tokens, _witnessed(operators, [(w, log.worker_tokens) for w, log in seen])
-            ),
+            witnessed_s=max(reading.witnessed_s, _witnessed(enough, [(w, log.witnessed_s) for w, log in seen])),
+            worker_tokens=max(reading.worker_tokens, _witnessed(enough, [(w, log.worker_tokens) for w, log in seen])),
         )
     return cut
 
@@ -96,41 +96,47 @@ def require_usable(
         DataUnavailableError: some are missing; `missing` names all their ranges.
         InvalidMessageError: a head lies behind the base or beside its chain, or an unknown log is named.
     """
-    missing: set[object] = set()
+    missing = {
+        missing_range(log, head) for log, head in needed_heads(base, observations, logs, forks) if not log.holds(head)
+    }
+    if missing:
+        raise DataUnavailableError("records behind an observation are not here yet", frozenset(missing))
+
+
+def needed_heads(
+    base: Base, observations: Sequence[Observation], logs: LogBook, forks: Mapping[bytes, ProvenFork]
+) -> Iterator[tuple[Log, Head]]:
+    """The heads whose chains `observations` need, given the forks that are proven, each with its log.
+
+    Raises:
+        InvalidMessageError: a head lies behind the base or beside it, or an unknown log is named.
+    """
     for observation in observations:
         own = proven_forks([observation])
         for node_key, observed in observation.logs.items():
             if node_key not in logs:
                 raise InvalidMessageError("observation: names a key that no participant has")
-            if base.reading(node_key).dead:
+            reading = base.reading(node_key)
+            if reading.dead:
                 continue  # wherever its head is, it is cut at the base
             log = logs[node_key]
-            if observed.head.seq < log.base.seq or log.base != base.reading(node_key).head:
+            if observed.head.seq < log.base.seq or log.base != reading.head:
                 raise InvalidMessageError("observation: a head lies behind the settled base")
-            needed = set(own[node_key].before) if node_key in own else set()
+            needed = [head for head in own[node_key].before if head.seq >= log.base.seq] if node_key in own else []
             if node_key not in forks or observed.head.seq < forks[node_key].seq:
-                needed.add(observed.head)
+                needed.append(observed.head)
             for head in needed:
-                missing |= _missing(log, head)
-    if missing:
-        raise DataUnavailableError("records behind an observation are not here yet", frozenset(missing))
+                if head.seq == log.base.seq and head != log.base:
+                    raise InvalidMessageError("head: does not extend the settled base")
+                yield log, head
 
 
-def _missing(log: Log, head: Head) -> frozenset[object]:
-    """What is not here of the chain up to `head`; a record before a fork may be settled already."""
-    if head.seq < log.base.seq or log.holds(head):
-        return frozenset()
-    try:
-        for _ in log.chain(head):
-            pass
-    except DataUnavailableError as error:
-        return error.missing
-    return frozenset()
+def missing_range(log: Log, head: Head) -> RecordRange:
+    """What to fetch of a log for the chain up to `head`."""
+    return RecordRange(log.node_key, log.base.seq + 1, head.seq)
 
 
-def _cut_log(
-    operators: OperatorSet, log: Log, heads: Sequence[tuple[int, Head]], fork: ProvenFork | None
-) -> tuple[Head, bool]:
+def _cut_log(enough: int, log: Log, heads: Sequence[tuple[int, Head]], fork: ProvenFork | None) -> tuple[Head, bool]:
     """Walk from the highest observed head to the base; each record carries the weight of what descends from it."""
     fork_seq: int | None = None
     if fork is not None:
@@ -151,7 +157,7 @@ def _cut_log(
         if len(carried) > 1:
             fork_seq = seq if fork_seq is None else min(fork_seq, seq)
         if highest is None:
-            highest = next((Head(seq, key) for key, weight in carried.items() if operators.is_witnessed(weight)), None)
+            highest = next((Head(seq, key) for key, weight in carried.items() if weight >= enough), None)
         below: dict[bytes, int] = {}
         for key, weight in carried.items():
             parent = log.record(key).prev_hash
@@ -167,11 +173,16 @@ def _cut_log(
     return cut, True
 
 
-def _witnessed(operators: OperatorSet, reports: Sequence[tuple[int, int]]) -> int:
+def _witness_weight(operators: OperatorSet) -> int:
+    """The least weight that is more than a third of the total."""
+    return bisect_left(range(operators.total_weight + 1), True, key=operators.is_witnessed)
+
+
+def _witnessed(enough: int, reports: Sequence[tuple[int, int]]) -> int:
     """The highest value that more than a third of the total weight reports at least (rule 4); else 0."""
     weight = 0
     for report_weight, value in sorted(reports, key=lambda report: -report[1]):
         weight += report_weight
-        if operators.is_witnessed(weight):
+        if weight >= enough:
             return value
     return 0

@@ -16,7 +16,7 @@ Messages come verified (signatures) from `gossip.messages`; that they may be act
 6. When the frame of the open epoch changes (its operators count as lost, others settle in their place), the
    round begins anew: nothing that was said under the old frame counts under the new one.
 
-All state is bounded: by the operator set, and by the *_MAX constants below.
+All state is bounded: by the operator set, and by the limits of `gossip.round`, `gossip.needs` and `gossip.early`.
 
 Source: PROTOCOL, "Epoch close".
 """
@@ -31,7 +31,7 @@ from contracts.model import Landed, OperatorSet, Signature
 from contracts.permutation import TurnSchedule
 from contracts.signing import SigningKey
 from gossip.coverage import Verdict
-from gossip.cut import proven_forks, require_usable
+from gossip.early import EarlyMessages
 from gossip.epoch_events import (
     Action,
     Advanced,
@@ -46,6 +46,7 @@ from gossip.epoch_events import (
     Persist,
     Progress,
     Publish,
+    RecordsArrived,
     Refused,
     Settled,
     Submit,
@@ -63,14 +64,12 @@ from gossip.messages import (
     make_observation,
     make_proposal,
 )
+from gossip.needs import Readiness, digests
 from gossip.policy import PoolPolicy
 from gossip.records import PoolId
 from gossip.round import Round
 from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame, settle
-
-EARLY_MAX = 256
-"""Messages of an epoch that this node has not opened yet; what is lost here comes by anti-entropy."""
 
 
 class EpochClose:
@@ -93,8 +92,9 @@ class EpochClose:
         self._logs = logs
         self._verdict = verdict
         self._round: Round | None = None
+        self._readiness = Readiness(base, logs)
         self._checkpoint: frozenset[object] = frozenset()
-        self._early: list[Message] = []
+        self._early = EarlyMessages()
         self._restored: tuple[Settlement, ...] = ()
         """What this node attested before it was started again: one of them may have landed meanwhile."""
         self._finalizing: tuple[int, TurnSchedule] | None = None
@@ -113,21 +113,42 @@ class EpochClose:
                 return self._advance(event)
             case Heard(message):
                 return self._hear(message)
+            case RecordsArrived():
+                return self._step()
             case DataArrived():
+                self._readiness.unblock()
                 return self._step()
             case CheckpointArrived(settlement):
                 return self._adopt(settlement)
 
     def messages(self, epoch: int) -> tuple[Message, ...]:
         """What this node holds for the open epoch `epoch`: for peers that lost gossip."""
-        if self._round is None or self._round.frame.epoch != epoch:
+        if self._round is None or self.closing != epoch:
             return ()
         return (*self._round.observations.values(), *self._round.proposals.values(), *self._round.attests.values())
+
+    def is_observer(self, node_key: bytes) -> bool:
+        """Whether this is the key of an operator who settles the open epoch."""
+        return self._round is not None and self._round.index_of(node_key) is not None
 
     @property
     def wanted(self) -> frozenset[object]:
         """What a decision waits for: `RecordRange`s and `ObjectId`s to fetch from peers."""
-        return self._checkpoint | (self._round.wanted if self._round is not None else frozenset())
+        return self._checkpoint | self._readiness.wanted
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a decision waits for anything: `wanted` is not empty, or was not when it was last looked."""
+        return bool(self._checkpoint) or self._readiness.is_waiting
+
+    @property
+    def closing(self) -> int | None:
+        """The epoch that is open here."""
+        return self._round.frame.epoch if self._round is not None else None
+
+    def observation(self, digest: bytes) -> Observation | None:
+        """An observation of the open epoch that is held, whoever made it."""
+        return self._round.observations.get(digest) if self._round is not None else None
 
     def holds(self, wire: bytes) -> bool:
         """Whether a proposal or attest of the open epoch with these bytes is held: saves its signature check."""
@@ -147,6 +168,7 @@ class EpochClose:
                 self._checkpoint = frozenset({ObjectId(kind="checkpoint", id=landed.payload_hash)})
                 return actions
             actions += self._adopt(known)
+        self._logs.date(landed.settled_s or self._logs.settled_s or event.view.now_s)
         frame = event.frame
         is_next = frame is not None and frame.epoch == self.base.epoch + 1
         if frame is not None and is_next and (self._round is None or self._round.frame != frame):
@@ -169,7 +191,7 @@ class EpochClose:
                 opened_s=view.current_end_s,
             )
             self._finalizing = (view.current_epoch, turns)
-        return [Finalize(view.current_epoch)] if self._finalizing[1].take(view.now_s) else []
+        return [Finalize(view.current_epoch)] if self._finalizing[1].take(view.now_s) is not None else []
 
     def _adopt(self, settlement: Settlement) -> list[Action]:
         """What landed is the base, whether this node attested it or not (step 7)."""
@@ -177,6 +199,7 @@ class EpochClose:
             return []
         self.base = settlement.base()
         self._round = None
+        self._readiness = Readiness(self.base, self._logs)
         self._restored = ()
         self._checkpoint = frozenset()
         for node_key, reading in settlement.readings.items():
@@ -191,13 +214,10 @@ class EpochClose:
         self._logs.open(participant.node_key for participant in frame.participants)
         observe_s = max(frame.end_s + frame.policy.timing.settle_delay_s, landed.settled_s)
         self._round = Round(frame, self._pool, observe_s)
-        early, self._early = self._early, []
-        for message in early:
-            if message.epoch > frame.epoch:
-                self._put_aside(message)
-            elif message.epoch == frame.epoch:
-                with suppress(InvalidMessageError):  # judged only now: its sender cannot be told any more
-                    self._take(self._round, message)
+        self._readiness = Readiness(self.base, self._logs)
+        for message in self._early.take(frame.epoch):
+            with suppress(InvalidMessageError):  # judged only now: its sender cannot be told any more
+                self._take(self._round, message)
 
     # A message came.
 
@@ -214,7 +234,7 @@ class EpochClose:
     def _take(self, round_: Round, message: Message) -> None:
         match message:
             case Observation():
-                round_.add_observation(message, self.base)
+                self._readiness.add(message, in_place_of=round_.add_observation(message, self.base))
             case Proposal():
                 round_.add_proposal(message)
                 if message.leader == self._key.public:
@@ -225,12 +245,12 @@ class EpochClose:
     def _put_aside(self, message: Message) -> None:
         """Keep a message of the next epoch, or the one after: a peer may have seen the chain move first."""
         is_operator = self._operators is None or self._operators.index_of(maker_of(message)) is not None
-        if is_operator and 0 < message.epoch - self.base.epoch <= 2 and len(self._early) < EARLY_MAX:
-            self._early.append(message)
+        if is_operator and 0 < message.epoch - self.base.epoch <= 2:
+            self._early.put(message)
 
     def restore(self, messages: Iterable[Message], outcomes: Iterable[Settlement] = ()) -> None:
         """Take back what this node made durable of the epoch after the base, when it starts."""
-        self._early += messages
+        self._early.restore(messages)
         self._restored = tuple(outcomes)
 
     # What can be done now.
@@ -240,9 +260,9 @@ class EpochClose:
         round_, view = self._round, self._view
         if round_ is None or view is None:
             return []
-        round_.wanted = frozenset()
+        self._readiness.begin()
         actions: list[Action] = []
-        index = round_.frame.operators.index_of(self._key.public)
+        index = round_.index_of(self._key.public)
         if index is not None:
             actions += self._observe(round_, view.now_s)
             actions += self._propose(round_, view.now_s, index)
@@ -252,8 +272,7 @@ class EpochClose:
         return actions
 
     def _observe(self, round_: Round, now_s: int) -> list[Action]:
-        mine = any(o.operator == self._key.public for o in round_.observations.values())
-        if mine or now_s < round_.observe_s:
+        if round_.has_observed(self._key.public) or now_s < round_.observe_s:
             return []
         frame = round_.frame
         logs = {
@@ -278,7 +297,7 @@ class EpochClose:
                 if fork.node_key in logs and not self.base.reading(fork.node_key).dead  # counted already
             ),
         )
-        round_.add_observation(observation, self.base)
+        self._take(round_, observation)
         return [Persist(epoch=frame.epoch, messages=(observation,)), Publish(observation)]
 
     def _propose(self, round_: Round, now_s: int, index: int) -> list[Action]:
@@ -286,13 +305,13 @@ class EpochClose:
         view = round_.view_to_lead(now_s, index)
         if view is None:
             return []
-        usable = self._usable(round_)
+        usable = self._readiness.usable(round_.observations.values(), round_.index_of)
         if not round_.is_quorum(usable):
             return []
         try:
-            outcome = self._compute(round_, list(usable.values()))
+            outcome = self._outcome(round_, list(usable.values()))
         except DataUnavailableError as error:
-            round_.wanted |= error.missing
+            self._readiness.note(error.missing)
             return []
         proposal = make_proposal(
             self._key,
@@ -307,24 +326,6 @@ class EpochClose:
         round_.add_proposal(proposal)
         return [Persist(epoch=round_.frame.epoch, messages=(proposal, *usable.values())), Publish(proposal)]
 
-    def _usable(self, round_: Round) -> dict[int, Observation]:
-        """One usable observation of each operator, by index; what is missing for the others is noted."""
-        usable: dict[int, Observation] = {}
-        forks = proven_forks(round_.observations.values())
-        for observation in round_.observations.values():
-            index = round_.frame.operators.index_of(observation.operator)
-            if index is None or index in usable:
-                continue
-            try:
-                require_usable(self.base, [observation], self._logs, forks)
-            except DataUnavailableError as error:
-                round_.wanted |= error.missing
-            except InvalidMessageError:
-                continue  # never usable; it stays in the count of its operator's observations
-            else:
-                usable[index] = observation
-        return usable
-
     def _judge(self, round_: Round, now_s: int, index: int | None) -> list[Action]:
         """Recompute every pending proposal; attest those that hold (step 4)."""
         view = round_.view_at(now_s)
@@ -334,11 +335,11 @@ class EpochClose:
                 continue
             try:
                 observations = round_.listed(proposal)
-                outcome = self._compute(round_, observations)
+                outcome = self._outcome(round_, observations)
                 if round_.cert_hash(outcome) != proposal.cert_hash:
                     raise InvalidMessageError("proposal: its totals do not follow from its observations")
             except DataUnavailableError as error:
-                round_.wanted |= error.missing
+                self._readiness.note(error.missing)
                 continue
             except InvalidMessageError as error:
                 actions.append(Refused(proposal, str(error)))
@@ -368,19 +369,32 @@ class EpochClose:
                 slots = len(round_.frame.operators.operators)
                 stage_s = round_.frame.policy.timing.stage_s
                 round_.submission = TurnSchedule.of(cert_hash, index, slots, stage_s=stage_s, opened_s=now_s)
-            if not round_.submission.take(now_s):
+            turn = round_.submission.take(now_s)
+            if turn is None:
                 return []
             ordered = tuple(Signature(index=i, signature=signatures[i]) for i in sorted(signatures))
-            return [Submit(settlement=outcome, set_id=round_.domain.set_id, signatures=ordered)]
+            return [Submit(settlement=outcome, set_id=round_.domain.set_id, signatures=ordered, turn=turn)]
         return []
+
+    def _outcome(self, round_: Round, observations: list[Observation]) -> Settlement:
+        """The settlement that follows from these observations, once all is here that it needs."""
+        if digests(observations) not in round_.computed:
+            self._readiness.require(observations)
+        try:
+            return self._compute(round_, observations)
+        except DataUnavailableError as error:
+            self._readiness.block(observations, error.missing)
+            raise
 
     def _compute(self, round_: Round, observations: list[Observation]) -> Settlement:
         """The settlement that follows from these observations; computed once."""
-        key = frozenset(observation.digest for observation in observations)
+        key = digests(observations)
         if key not in round_.computed:
             round_.remember(key, settle(round_.frame, self.base, observations, self._logs, self._verdict))
         return round_.computed[key]
 
     def progress(self) -> Progress | None:
         """Where the open epoch stands; None while none is open."""
-        return self._round.progress(self._view.now_s) if self._round is not None and self._view is not None else None
+        if self._round is None or self._view is None:
+            return None
+        return self._round.progress(self._key.public, self._view.now_s, len(self.wanted))

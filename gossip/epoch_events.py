@@ -77,8 +77,13 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsArrived:
+    """Records came in: what waited for them is looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
 class DataArrived:
-    """Records or attachments came in: what waited for them is looked at again."""
+    """Attachments, or the word on an anchor, came in: whatever waited for such a thing is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ class CheckpointArrived:
     settlement: Settlement
 
 
-Event: TypeAlias = Advanced | Heard | DataArrived | CheckpointArrived
+Event: TypeAlias = Advanced | Heard | RecordsArrived | DataArrived | CheckpointArrived
 
 
 # Actions, performed in order; a Persist that fails stops the process before anything after it happens.
@@ -129,6 +134,8 @@ class Submit:
     settlement: Settlement
     set_id: int
     signatures: tuple[Signature, ...]
+    turn: int
+    """How many turns, of all operators, have gone by without its landing: the message brings more each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,12 @@ class Progress:
 
     epoch: int
     view: int | None
+    operators: int
     observations: int
+    """How many operators' observations are here."""
+    proposals: int
+    has_observed: bool
+    has_attested: bool
     attested_weight: int
     total_weight: int
     certified: bool

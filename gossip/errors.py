@@ -17,6 +17,10 @@ class PeerUnavailableError(GossipError):
     """The peer cannot be reached or did not answer in time: retry later, or ask another."""
 
 
+class PeerNotConnectedError(PeerUnavailableError):
+    """There is no connection with the peer: it is off, cannot be reached, or does not reach us."""
+
+
 class PeerMisbehavedError(GossipError):
     """The peer answered outside the protocol: drop the answer and lower its score."""
 

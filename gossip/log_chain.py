@@ -13,6 +13,9 @@ its predecessor, must wait, breaks a rule, or forks the log. The record's conten
 4. Two different records with one (node_key, seq) are a fork. Both branches are kept (at most
    `BRANCHES_MAX` records per seq): observations may name heads on either.
 5. The head is the end of the first-seen chain that extends the base without gap.
+6. A log that grows faster than any honest one is delayed: above the base stand at most `UNSETTLED_BURST` records,
+   and one more for each `RECORD_SPACING_S` since the base was settled. This delays, too, and invalidates nothing,
+   so that peers whose clocks differ agree in the end; it bounds what a participant can make everybody keep.
 
 Elsewhere: signatures (`gossip.records`), which fork ends a log (`gossip.cut`), storage (the node's shell).
 
@@ -30,6 +33,9 @@ from gossip.records import CloseBody, EvidenceBody, ReceiptBody, Record, WorkBod
 
 BRANCHES_MAX = 8
 EVIDENCE_UNSETTLED_MAX = 256
+UNSETTLED_BURST = 4096
+RECORD_SPACING_S = 2
+"""An honest log grows by one record in a minute or so: this is thirty times as many."""
 CLOCK_TOLERANCE_S = 5
 
 
@@ -62,7 +68,7 @@ class Placement(Enum):
     GAP = "gap"
     """Its predecessor is missing: fetch the range and offer it again."""
     EARLY = "early"
-    """Its window has not ended yet: offer it again later."""
+    """Its window has not ended yet, or its log grows too fast: offer it again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,17 @@ class _Entry:
 
 
 class Log:
-    """One participant's records above `base`; `base_work_end_s` is the end of its last counted window."""
+    """One participant's records above `base`; `base_work_end_s` is the end of its last counted window.
 
-    __slots__ = ("_by_hash", "_by_seq", "base", "base_work_end_s", "fork", "head", "node_key")
+    `settled_s` is when the base was settled (rule 6); 0, not known, delays nothing.
+    """
 
-    def __init__(self, node_key: bytes) -> None:
+    __slots__ = ("_by_hash", "_by_seq", "base", "base_work_end_s", "fork", "head", "node_key", "settled_s")
+
+    def __init__(self, node_key: bytes, settled_s: int = 0) -> None:
         self.node_key = node_key
         self.fork: ForkProof | None = None
+        self.settled_s = settled_s
         self._start(GENESIS, 0)
 
     def _start(self, base: Head, base_work_end_s: int) -> None:
@@ -118,7 +128,7 @@ class Log:
         _require_window(record, previous_end_s, window_max_s)
         if isinstance(record.body, EvidenceBody) and self._evidence_before(record) >= EVIDENCE_UNSETTLED_MAX:
             raise InvalidMessageError(f"evidence: more than {EVIDENCE_UNSETTLED_MAX} pieces that are not settled")
-        if _dated_s(record) > now_s + CLOCK_TOLERANCE_S:
+        if _dated_s(record) > now_s + CLOCK_TOLERANCE_S or record.seq > self.seq_max(now_s):
             return Placement.EARLY
         siblings = len(self._by_seq.get(record.seq, ()))
         if siblings >= BRANCHES_MAX:
@@ -138,6 +148,10 @@ class Log:
                 self.fork = ForkProof(self._by_hash[siblings[0]].record, record)
             self._keep(record)
         return placement
+
+    def seq_max(self, now_s: int) -> int:
+        """The highest number that a record may have by now (rule 6)."""
+        return self.base.seq + UNSETTLED_BURST + max(0, now_s - self.settled_s) // RECORD_SPACING_S
 
     def _keep(self, record: Record) -> None:
         body = record.body
@@ -224,6 +238,8 @@ class LogBook:
 
     def __init__(self, *, window_max_s: int) -> None:
         self.window_max_s = window_max_s
+        self.settled_s = 0
+        """When the base of all logs was settled (Unix seconds); 0: not known, which delays nothing."""
         self._logs: dict[bytes, Log] = {}
 
     def __getitem__(self, node_key: bytes) -> Log:
@@ -241,7 +257,14 @@ class LogBook:
     def open(self, node_keys: Iterable[bytes]) -> None:
         """Start an empty log for each key that has none yet."""
         for node_key in node_keys:
-            self._logs.setdefault(node_key, Log(node_key))
+            self._logs.setdefault(node_key, Log(node_key, self.settled_s))
+
+    def date(self, settled_s: int) -> None:
+        """Note when the base of all logs was settled (Unix seconds, as the chain has it)."""
+        if settled_s != self.settled_s:
+            self.settled_s = settled_s
+            for log in self._logs.values():
+                log.settled_s = settled_s
 
     def insert(self, record: Record, *, now_s: int) -> Placement:
         """Place a verified record in its participant's log.
@@ -256,7 +279,8 @@ class LogBook:
 
     def rebase(self, node_key: bytes, cut: Head, work_end_s: int) -> None:
         """Make `cut` the base of this key's log, which is started if there is none."""
-        self._logs.setdefault(node_key, Log(node_key)).rebase(cut, work_end_s)
+        self.open((node_key,))
+        self._logs[node_key].rebase(cut, work_end_s)
 
     def forks(self) -> tuple[ForkProof, ...]:
         """The lowest fork known of each forked log."""

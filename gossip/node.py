@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import trio
 
 from contracts.signing import SigningKey
+from gossip.address_book import AddressBook
 from gossip.coverage import Verdict
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import (
@@ -36,21 +37,35 @@ from gossip.epoch_events import (
     ObjectId,
     Persist,
     Publish,
+    RecordsArrived,
     Refused,
     Settled,
     Submit,
 )
 from gossip.errors import InvalidMessageError, OwnForkError
-from gossip.log_chain import LogBook, Placement
+from gossip.fetching import Hints
+from gossip.log_chain import Head, LogBook, Placement
 from gossip.policy import WINDOW_S_MAX, PoolPolicy
 from gossip.records import Body, EvidenceBody, PoolId, Record, make_record, parse_record, trust_record, verify_record
 from gossip.settlement import Base, Settlement
 from gossip.store import Store
-from gossip.wire import GOSSIP_BYTES_MAX, RECORD, encode_gossip, kind_of, parse_gossip, parse_message
+from gossip.wire import (
+    ADDRESS,
+    GOSSIP_BYTES_MAX,
+    NOTICE,
+    RECORD,
+    announce,
+    encode_gossip,
+    parse_gossip,
+    parse_message,
+    parse_notice,
+)
 from gossip.witness import Witness
 
 CHAIN_ACTIONS_MAX = 64
 OUTBOX_MAX = 256
+REASONS_MAX = 128
+OTHER_REASON = "anything else"
 ANY_TIME_S = 1 << 62
 """The clock for records that are this node's own or were taken already: one that stepped back undoes nothing."""
 
@@ -90,11 +105,14 @@ class Node:
         self.policy = policy
         self.store = store
         self.witness = witness
+        self.addresses = AddressBook(pool)
         self.now_s = now_s
         self.logs = LogBook(window_max_s=WINDOW_S_MAX)
         self.machine = EpochClose(key, pool, policy=policy, base=base, logs=self.logs, verdict=verdict)
+        self.registered: frozenset[bytes] = frozenset()
         self.wanted = trio.Event()
-        """Set when `all_wanted` is not empty: `gossip.pull` fetches what it names."""
+        """Set when `all_wanted` or `hints` are not empty: `gossip.pull` fetches what they name."""
+        self.hints = Hints()
         self._attachments_wanted: dict[bytes, frozenset[bytes]] = {}
         """By node key: the digests for which its next record waits."""
         self.on_evidence: Callable[[Record], None] = lambda record: None
@@ -132,14 +150,28 @@ class Node:
                 raise OwnForkError(f"own record {record.seq} does not extend the own log: {placement.value}")
             await self._blocking(self.store.append_own, record, window)
             self.logs.insert(record, now_s=ANY_TIME_S)
-            self.witness.hear(self.key.public, self.now_s())
         self._publish(encode_gossip(RECORD, record.wire))
         return record
 
+    # What there is.
+
+    def register(self, node_keys: Iterable[bytes]) -> None:
+        """Keep the logs of these participants, who are in the registry now."""
+        self.registered = frozenset(node_keys)
+        self.logs.open(self.registered)
+
+    def heads(self) -> dict[bytes, Head]:
+        """How far each log is known that is registered, or has records that no settlement counted: not all ever."""
+        logs = (self.logs[node_key] for node_key in self.logs)
+        return {log.node_key: log.head for log in logs if log.node_key in self.registered or len(log)}
+
     # What peers send.
 
-    async def take_gossip(self, data: bytes) -> None:
-        """Handle one message of the topic; a bad one is dropped and counted."""
+    async def take_gossip(self, data: bytes, origin: bytes | None = None) -> None:
+        """Handle one message of the topic; a bad one is dropped and counted.
+
+        `origin` is the node key that signed it as a message of the topic, if it is known.
+        """
         try:
             kind, wire = parse_gossip(data)
         except InvalidMessageError as error:
@@ -147,6 +179,10 @@ class Node:
             return
         if kind == RECORD:
             await self.take_records([wire])
+        elif kind == ADDRESS:
+            self.take_address(wire)
+        elif kind == NOTICE:
+            self._take_notice(wire, origin)
         else:
             await self.take_message(kind, wire)
 
@@ -156,6 +192,33 @@ class Node:
             await self.handle(Heard(parse_message(kind, wire, self.pool)))
         except InvalidMessageError as error:
             self.drop(kind, error)
+
+    def _take_notice(self, wire: bytes, origin: bytes | None) -> None:
+        try:
+            epoch, digest = parse_notice(wire)
+        except InvalidMessageError as error:
+            self.drop("notice", error)
+            return
+        if origin is not None and self.machine.is_observer(origin) and self._lacks(epoch, digest):
+            self.hints.note_announced(digest, origin)
+            self.wanted.set()
+
+    def hear_of(self, epoch: int, digests: Iterable[bytes], source: bytes) -> None:
+        """Peer `source` has observations of `epoch` by these digests: have those fetched that are not here."""
+        for digest in digests:
+            if self._lacks(epoch, digest):
+                self.hints.note_observation(digest, source)
+                self.wanted.set()
+
+    def _lacks(self, epoch: int, digest: bytes) -> bool:
+        return epoch == self.machine.closing and self.machine.observation(digest) is None
+
+    def take_address(self, wire: bytes) -> None:
+        """Handle an address record; a bad one is dropped and counted."""
+        try:
+            self.addresses.take(wire, registered=self.registered, now_s=self.now_s())
+        except InvalidMessageError as error:
+            self.drop("address", error)
 
     async def take_records(self, wires: Sequence[bytes]) -> Counter[Placement]:
         """Verify, place and store records of peers; those that fail are dropped and counted.
@@ -198,7 +261,7 @@ class Node:
         return not missing
 
     @property
-    def attachments_wanted(self) -> frozenset[object]:
+    def attachments_wanted(self) -> frozenset[ObjectId]:
         """What new evidence names and is not here: to be fetched from peers."""
         wanted = frozenset[bytes]().union(*self._attachments_wanted.values())
         return frozenset(ObjectId(kind="attachment", id=digest) for digest in wanted)
@@ -226,19 +289,21 @@ class Node:
             except InvalidMessageError as error:
                 self.drop("record", error)
                 continue
+            if placement is Placement.GAP:
+                self.hints.note_gap(self.logs[record.node_key], record.seq, self.now_s())
+                self.wanted.set()
             placed[placement] += 1
             self.placed[placement.value] += 1
             if placement in (Placement.EXTENDED, Placement.FORKED):
                 kept.append(record)
                 if isinstance(record.body, EvidenceBody):
                     self.on_evidence(record)
-                self.witness.hear(record.node_key, self.now_s())
         if kept:
             await self._blocking(self.store.append, kept)
             if self.is_own_log_known and any(record.node_key == self.key.public for record in kept):
                 raise OwnForkError(OWN_FORK if self.logs[self.key.public].fork is not None else OWN_LOG_ELSEWHERE)
-            if self.machine.progress() is not None:
-                await self._perform(self.machine.handle(DataArrived()))
+            if self.machine.closing is not None:
+                await self._perform(self.machine.handle(RecordsArrived()))
         return placed
 
     async def handle(self, event: Event) -> None:
@@ -252,7 +317,8 @@ class Node:
 
     def drop(self, what: str, error: InvalidMessageError) -> None:
         """Count a dropped message: by what it was and the part of it that was wrong."""
-        self.drops[f"{what}: {str(error).partition(':')[0][:40]}"] += 1
+        reason = f"{what}: {str(error).partition(':')[0][:40]}"
+        self.drops[reason if reason in self.drops or len(self.drops) < REASONS_MAX else OTHER_REASON] += 1
 
     # What the machine asks for.
 
@@ -264,15 +330,20 @@ class Node:
                     if landed is not None:
                         await self._blocking(self.store.keep_landed, landed)
                 case Publish(message):
-                    self._publish(encode_gossip(kind_of(message), message.wire))
+                    self._publish(announce(message))
                 case Refused(_, reason):
                     self.drop("proposal", InvalidMessageError(reason))
                 case Settled(settlement):
+                    self.hints.forget_notices()
                     self.on_settled(settlement)
                 case Finalize() | Submit():
                     self._hand_over(action)
-        if self.machine.wanted:
+        if self.machine.is_waiting:
             self.wanted.set()
+
+    def publish_address(self, wire: bytes) -> None:
+        """Tell the own address record; peers that miss it learn it when they are asked for others'."""
+        self._publish(encode_gossip(ADDRESS, wire))
 
     def _hand_over(self, action: ChainAction) -> None:
         """Pass an action to whoever talks to the chain. Never waits: that task may wait for this turn."""
@@ -314,7 +385,8 @@ def open_node(
     base = landed.base() if landed is not None else Base()
     witness = Witness(policy.work.witness_bucket_s, store.witness())
     node = Node(key, pool, policy, store, verdict, base=base, witness=witness, now_s=now_s)
-    node.logs.open({*participants, key.public})
+    node.register(participants)
+    node.logs.open((key.public,))
     for node_key, reading in base.readings.items():
         node.logs.rebase(node_key, reading.head, reading.work_end_s)
     for wire in store.all_records():

@@ -10,15 +10,17 @@ Source: PROTOCOL, "Epoch close".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
 
 from contracts import certificate
 from contracts.model import Address, CertificateDomain
 from contracts.permutation import TurnSchedule, permutation
-from gossip.epoch_events import ObjectId, Progress
+from gossip.epoch_events import ObjectId, Progress, maker_of
 from gossip.errors import DataUnavailableError, InvalidMessageError
-from gossip.messages import Attest, Observation, Proposal
+from gossip.log_chain import Head
+from gossip.messages import Attest, Observation, ObservedLog, Proposal
 from gossip.records import PoolId
 from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame
@@ -40,13 +42,8 @@ class Round:
         self.domain = CertificateDomain(
             global_id=pool.network, pool=Address(0, pool.account), set_id=frame.operators.set_id
         )
-        self.observations: dict[bytes, Observation] = {}
-        """By digest."""
-        self.proposals: dict[bytes, Proposal] = {}
-        """By digest; those still to be judged are in `pending`, too."""
         self.pending: dict[bytes, Proposal] = {}
-        self.attests: dict[tuple[bytes, bytes], Attest] = {}
-        """By operator and certificate hash."""
+        """The proposals that are still to be judged, by digest."""
         self.computed: dict[frozenset[bytes], Settlement] = {}
         """By the digests of the observations from which it follows."""
         self.outcomes: dict[bytes, Settlement] = {}
@@ -56,9 +53,32 @@ class Round:
         self.led: set[int] = set()
         """Views in which this node proposed."""
         self.submission: TurnSchedule | None = None
-        self.wanted: frozenset[object] = frozenset()
+        self._observations = Shelf[bytes, Observation](OBSERVATIONS_PER_OPERATOR_MAX)
+        self._proposals = Shelf[bytes, Proposal](PROPOSALS_PER_LEADER_MAX)
+        self._attests = Shelf[tuple[bytes, bytes], Attest](ATTESTS_PER_OPERATOR_MAX)
+        self._signatures: dict[bytes, dict[int, bytes]] = {}
+        """By certificate hash and operator index, of the attests held."""
+        self._usual: dict[bytes, tuple[bytes, Head]] = {}
+        """Of each log, its key and the head that the first observation named."""
+        self._registered = frozenset(participant.node_key for participant in frame.participants)
+        self._indexes = {operator.node_key: index for index, operator in enumerate(frame.operators.operators)}
         seed = hashlib.sha256(frame.epoch.to_bytes(4, "big") + frame.operators.set_id.to_bytes(4, "big")).digest()
         self._leaders = permutation(seed, len(frame.operators.operators))
+
+    @property
+    def observations(self) -> dict[bytes, Observation]:
+        """By digest."""
+        return self._observations.held
+
+    @property
+    def proposals(self) -> dict[bytes, Proposal]:
+        """By digest."""
+        return self._proposals.held
+
+    @property
+    def attests(self) -> dict[tuple[bytes, bytes], Attest]:
+        """By operator and certificate hash."""
+        return self._attests.held
 
     def view_at(self, now_s: int) -> int | None:
         """The highest open view, or None before view 0."""
@@ -75,14 +95,11 @@ class Round:
         latest = self.view_at(now_s)
         if latest is None:
             return None
-        led = (
-            view for view in range(latest, max(-1, latest - len(self._leaders)), -1) if self.leader_of(view) == index
-        )
-        view = next(led, None)
-        return None if view in self.led else view
+        view = latest - (latest - self._leaders.index(index)) % len(self._leaders)
+        return None if view < 0 or view in self.led else view
 
-    def add_observation(self, observation: Observation, base: Base) -> None:
-        """Keep an observation.
+    def add_observation(self, observation: Observation, base: Base) -> Observation | None:
+        """Keep an observation; returns the one that had to give way for it, if any.
 
         Raises:
             InvalidMessageError: its maker is no operator of the pinned set, or it is of another set, policy
@@ -94,10 +111,18 @@ class Round:
             raise InvalidMessageError("observation: of another operator set or policy")
         if observation.base != base.payload_hash:
             raise InvalidMessageError("observation: built on another settlement")
-        if observation.logs.keys() != {participant.node_key for participant in frame.participants}:
+        if observation.logs.keys() != self._registered:
             raise InvalidMessageError("observation: does not name the registered participants")
-        same = [o.digest for o in self.observations.values() if o.operator == observation.operator]
-        _keep(self.observations, observation.digest, observation, same, OBSERVATIONS_PER_OPERATOR_MAX)
+        return self._observations.put(observation.digest, self._sharing(observation))
+
+    def _sharing(self, observation: Observation) -> Observation:
+        """The same, with the keys and heads that others named held once: a large pool's would fill the memory."""
+        logs = {}
+        for named, log in observation.logs.items():
+            node_key, usual = self._usual.setdefault(named, (named, log.head))
+            head = usual if usual == log.head else log.head
+            logs[node_key] = ObservedLog(head=head, witnessed_s=log.witnessed_s, worker_tokens=log.worker_tokens)
+        return replace(observation, logs=logs)
 
     def add_proposal(self, proposal: Proposal) -> None:
         """Keep a proposal, to be judged once.
@@ -116,9 +141,9 @@ class Round:
             return
         if any(held.view == proposal.view for held in self.proposals.values()):
             raise InvalidMessageError("proposal: a second one for its view")
-        same = [p.digest for p in self.proposals.values() if p.leader == proposal.leader]
-        dropped = _keep(self.proposals, proposal.digest, proposal, same, PROPOSALS_PER_LEADER_MAX)
-        self.pending.pop(dropped or b"", None)
+        dropped = self._proposals.put(proposal.digest, proposal)
+        if dropped is not None:
+            self.pending.pop(dropped.digest, None)
         self.pending[proposal.digest] = proposal
 
     def add_attest(self, attest: Attest) -> None:
@@ -127,12 +152,25 @@ class Round:
         Raises:
             InvalidMessageError: its maker is no operator of the pinned set.
         """
-        self._require_operator(attest.operator)
-        same = [key for key in self.attests if key[0] == attest.operator]
-        _keep(self.attests, (attest.operator, attest.cert_hash), attest, same, ATTESTS_PER_OPERATOR_MAX)
+        index = self._require_operator(attest.operator)
+        if self.has_attested(attest.operator, attest.cert_hash):
+            return
+        dropped = self._attests.put((attest.operator, attest.cert_hash), attest)
+        if dropped is not None:
+            self._forget_signature(index, dropped.cert_hash)
+        self._signatures.setdefault(attest.cert_hash, {})[index] = attest.cert_signature
         signatures = self.signatures(attest.cert_hash)
         if self.is_quorum(signatures):
             self.certified[attest.cert_hash] = signatures
+
+    def _forget_signature(self, index: int, cert_hash: bytes) -> None:
+        del self._signatures[cert_hash][index]
+        if not self._signatures[cert_hash]:
+            del self._signatures[cert_hash]
+
+    def has_observed(self, operator: bytes) -> bool:
+        """Whether an observation of this operator is held."""
+        return bool(self._observations.of(operator))
 
     def has_attested(self, operator: bytes, cert_hash: bytes) -> bool:
         """Whether an attest of this operator for this hash is held."""
@@ -153,14 +191,11 @@ class Round:
 
     def signatures(self, cert_hash: bytes) -> dict[int, bytes]:
         """Certificate signatures held for this hash, by operator index."""
-        operators = self.frame.operators
-        held = (a for a in self.attests.values() if a.cert_hash == cert_hash)
-        return {index: a.cert_signature for a in held if (index := operators.index_of(a.operator)) is not None}
+        return dict(self._signatures.get(cert_hash, {}))
 
     def holds(self, wire: bytes) -> bool:
         """Whether a proposal or attest with these bytes is held."""
-        held: tuple[Proposal | Attest, ...] = (*self.proposals.values(), *self.attests.values())
-        return any(message.wire == wire for message in held)
+        return self._proposals.holds(wire) or self._attests.holds(wire)
 
     def listed(self, proposal: Proposal) -> list[Observation]:
         """The observations that a proposal lists.
@@ -178,6 +213,10 @@ class Round:
                 raise InvalidMessageError("proposal: lists an observation under another operator")
         return [self.observations[item.digest] for item in proposal.listed]
 
+    def index_of(self, node_key: bytes) -> int | None:
+        """Index of the operator with this key, or None if it is not in the set."""
+        return self._indexes.get(node_key)
+
     def is_quorum(self, indexes: Iterable[int]) -> bool:
         """Whether these operators carry more than two thirds of the weight."""
         return self.frame.operators.is_quorum(self.weight(indexes))
@@ -185,35 +224,58 @@ class Round:
     def weight(self, indexes: Iterable[int]) -> int:
         return sum(self.frame.operators.operators[index].weight for index in indexes)
 
-    def progress(self, now_s: int) -> Progress:
-        """Where the close stands, for people."""
-        hashes = {cert_hash for _, cert_hash in self.attests}
+    def progress(self, own: bytes, now_s: int, waiting_for: int) -> Progress:
+        """Where the close stands, for people; `own` is this node's key."""
         return Progress(
             epoch=self.frame.epoch,
             view=self.view_at(now_s),
-            observations=len({o.operator for o in self.observations.values()}),
-            attested_weight=max((self.weight(self.signatures(cert_hash)) for cert_hash in hashes), default=0),
+            operators=len(self.frame.operators.operators),
+            observations=sum(self.has_observed(o.node_key) for o in self.frame.operators.operators),
+            proposals=len(self.proposals),
+            has_observed=self.has_observed(own),
+            has_attested=any(operator == own for operator, _ in self.attests),
+            attested_weight=max((self.weight(held) for held in self._signatures.values()), default=0),
             total_weight=self.frame.operators.total_weight,
-            certified=self.submission is not None,
-            waiting_for=len(self.wanted),
+            certified=bool(self.certified),
+            waiting_for=waiting_for,
         )
 
     def _require_operator(self, node_key: bytes) -> int:
-        index = self.frame.operators.index_of(node_key)
+        index = self.index_of(node_key)
         if index is None:
             raise InvalidMessageError("operator: its maker is none of the pinned set")
         return index
 
 
-_Key = TypeVar("_Key")
+_Key = TypeVar("_Key", bytes, tuple[bytes, bytes])
 
 
-def _keep(held: dict[_Key, _Held], key: _Key, message: _Held, same: Collection[_Key], most: int) -> _Key | None:
-    """Keep `message`; if its maker (whose keys are `same`, oldest first) is at its limit, drop its oldest one."""
-    if key in held:
-        return None
-    dropped = next(iter(same)) if len(same) >= most else None
-    if dropped is not None:
-        del held[dropped]
-    held[key] = message
-    return dropped
+class Shelf(Generic[_Key, _Held]):
+    """Messages of one kind by key, at most `share_max` of each maker: its oldest gives way, never another's."""
+
+    def __init__(self, share_max: int) -> None:
+        self.held: dict[_Key, _Held] = {}
+        self._share_max = share_max
+        self._by_maker: dict[bytes, list[_Key]] = {}
+        self._wires: set[bytes] = set()
+
+    def put(self, key: _Key, message: _Held) -> _Held | None:
+        """Keep a message; returns the one that had to give way for it, if any."""
+        if key in self.held:
+            return None
+        own = self._by_maker.setdefault(maker_of(message), [])
+        dropped = self.held.pop(own.pop(0)) if len(own) >= self._share_max else None
+        if dropped is not None:
+            self._wires.discard(dropped.wire)
+        own.append(key)
+        self.held[key] = message
+        self._wires.add(message.wire)
+        return dropped
+
+    def of(self, maker: bytes) -> Sequence[_Key]:
+        """Keys of what is held of this maker, oldest first."""
+        return self._by_maker.get(maker, ())
+
+    def holds(self, wire: bytes) -> bool:
+        """Whether a message of these bytes is held."""
+        return wire in self._wires

@@ -57,7 +57,7 @@ class Store(Protocol):
         """What was kept under this SHA-256."""
 
     def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
-        """Keep the cumulative witnessed seconds."""
+        """Keep the cumulative witnessed seconds of these keys; those of others stay."""
 
     def witness(self) -> Mapping[bytes, int]:
         """The witnessed seconds last kept."""

@@ -5,25 +5,29 @@ sides' bytes are untrusted; a response is checked against the request that it an
 
 | request | response |
 |---|---|
-| watermarks: mine, per log (node key, last number, last hash) | the peer's |
+| watermarks: digests of what the asker holds, by range of keys | the peer's heads in ranges that differ |
 | records: ranges (node key, first, last) | record wires, ascending per log, as many as fit |
 | object: kind, id | its bytes, or nil |
-| close: epoch | observation digests; proposal wires; attest wires |
+| close: epoch, ids of what the asker holds | of the rest: observation digests; proposal wires; attest wires |
+| ping: nonce | the nonce |
+| addresses: first range, digest of each range, own address record | next range; address records |
 
 Source: PROTOCOL, "Spreading" and invariant 7.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from gossip import codec
-from gossip.epoch_events import ObjectId
+from gossip.addresses import ADDRESS_BYTES_MAX
+from gossip.epoch_events import Message, ObjectId
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import Head, LogBook, RecordRange
-from gossip.messages import ATTEST_BYTES_MAX, PROPOSAL_BYTES_MAX
+from gossip.messages import ATTEST_BYTES_MAX, PROPOSAL_BYTES_MAX, Attest, Observation, Proposal
 from gossip.records import RECORD_BYTES_MAX
 
 TAG = "gpupool/sync/1"
@@ -34,15 +38,30 @@ LOGS_MAX = 12_000
 RANGES_MAX = 256
 RECORDS_MAX = 2_000
 MESSAGES_MAX = 2_000
+CLOSE_BYTES_MAX = 1024 * 1024
+SHORT_ID_BYTES = 8
+"""Names a message among those of one epoch's close; whoever makes two of one name harms nobody else's."""
+HAVE_BYTES_MAX = 64 * 1024
+HEAD_RANGES_MAX = 256
+"""Heads are compared in so many ranges of keys at most; a small pool's in fewer."""
+LOGS_PER_RANGE = 4
+NONCE_BYTES = 32
+ADDRESS_RANGES = 256
+"""Address records are compared in ranges, by the first byte of their key."""
+RANGE_DIGEST_BYTES = 8
+PAGE_BYTES_MAX = 1024 * 1024
+"""The address records on a page."""
+PAGE_RECORDS_MAX = 12_000
+"""Address records on a page."""
 
 OBJECT_KINDS = ("observation", "checkpoint", "attachment")
 
 
 @dataclass(frozen=True, slots=True)
 class WatermarksRequest:
-    """The asker's head per log; the answer is the responder's."""
+    """What the asker holds, as `digest_heads` gives it; the answer are the responder's heads where it differs."""
 
-    heads: Mapping[bytes, Head]
+    digests: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +76,40 @@ class ObjectRequest:
 
 @dataclass(frozen=True, slots=True)
 class CloseRequest:
+    """What the asker lacks of an epoch's close. `have` are the short ids of what it holds, one after another."""
+
     epoch: int
+    have: bytes
 
 
-Request: TypeAlias = WatermarksRequest | RecordsRequest | ObjectRequest | CloseRequest
+@dataclass(frozen=True, slots=True)
+class PingRequest:
+    """A sign of life is asked for; `nonce` are 32 random bytes."""
+
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressesRequest:
+    """What the asker lacks of the address records in ranges from `first` on.
+
+    `digests` are `ADDRESS_RANGES` times `RANGE_DIGEST_BYTES`: what the asker holds; `own` is its own record.
+    """
+
+    first: int
+    digests: bytes
+    own: bytes | None
+
+
+Request: TypeAlias = WatermarksRequest | RecordsRequest | ObjectRequest | CloseRequest | PingRequest | AddressesRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPage:
+    """Address records of ranges that differ, up to `next`, where the following page begins (`ADDRESS_RANGES`: none)."""
+
+    next: int
+    wires: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,33 +121,39 @@ class CloseState:
     attests: tuple[bytes, ...] = ()
 
 
-def wanted_after(mine: LogBook, theirs: Mapping[bytes, Head]) -> tuple[RecordRange, ...]:
+def wanted_after(mine: LogBook, theirs: Mapping[bytes, Head], now_s: int) -> tuple[RecordRange, ...]:
     """The ranges to fetch from a peer whose heads are `theirs`; logs that are not kept here are ignored.
 
-    A head of the same number but another hash is a fork: the range above the base is asked for.
+    A head of the same number but another hash is a fork: the range above the base is asked for. What a log may
+    not hold yet, by `now_s`, is left for later.
     """
     ranges: list[RecordRange] = []
     for node_key, head in theirs.items():
         if node_key not in mine or len(ranges) == RANGES_MAX:
             continue
         log = mine[node_key]
-        if head.seq > log.head.seq:
-            ranges.append(RecordRange(node_key, log.head.seq + 1, head.seq))
-        elif head.seq > log.base.seq and not log.holds(head):
+        last = min(head.seq, log.seq_max(now_s))
+        if last > log.head.seq:
+            ranges.append(RecordRange(node_key, log.head.seq + 1, last))
+        elif log.base.seq < head.seq <= log.head.seq and not log.holds(head):
             ranges.append(RecordRange(node_key, log.base.seq + 1, head.seq))
     return tuple(ranges)
 
 
 def encode_request(request: Request) -> bytes:
     match request:
-        case WatermarksRequest(heads):
-            body: codec.Value = ("watermarks", _write_heads(heads))
+        case WatermarksRequest(digests):
+            body: codec.Value = ("watermarks", digests)
         case RecordsRequest(ranges):
             body = ("records", tuple((r.node_key, r.first, r.last) for r in ranges[:RANGES_MAX]))
         case ObjectRequest(wanted):
             body = ("object", (wanted.kind, wanted.id))
-        case CloseRequest(epoch):
-            body = ("close", epoch)
+        case CloseRequest(epoch, have):
+            body = ("close", (epoch, have[:HAVE_BYTES_MAX]))
+        case PingRequest(nonce):
+            body = ("ping", nonce)
+        case AddressesRequest():
+            body = ("addresses", (request.first, request.digests, request.own))
     return codec.encode((TAG, body))
 
 
@@ -114,7 +169,7 @@ def parse_request(data: bytes) -> Request:
     name, value = codec.as_array(body, "request", 2)
     match name:
         case "watermarks":
-            return WatermarksRequest(_read_heads(value))
+            return WatermarksRequest(_read_digests(value))
         case "records":
             return RecordsRequest(tuple(_read_range(r) for r in codec.as_array(value, "ranges", length_max=RANGES_MAX)))
         case "object":
@@ -123,7 +178,18 @@ def parse_request(data: bytes) -> Request:
                 raise InvalidMessageError("object: of an unknown kind")
             return ObjectRequest(ObjectId(kind=str(kind), id=codec.as_bytes(key, "id", 32)))
         case "close":
-            return CloseRequest(codec.as_uint(value, "epoch", 32))
+            epoch, have = codec.as_array(value, "close", 2)
+            have = codec.as_bytes(have, "have", length_max=HAVE_BYTES_MAX)
+            return CloseRequest(codec.as_uint(epoch, "epoch", 32), have)
+        case "ping":
+            return PingRequest(codec.as_bytes(value, "nonce", NONCE_BYTES))
+        case "addresses":
+            first, digests, own = codec.as_array(value, "addresses", 3)
+            return AddressesRequest(
+                first=_read_range_number(first),
+                digests=codec.as_bytes(digests, "digests", ADDRESS_RANGES * RANGE_DIGEST_BYTES),
+                own=codec.as_optional_bytes(own, "own", length_max=ADDRESS_BYTES_MAX),
+            )
         case _:
             raise InvalidMessageError("request: of an unknown name")
 
@@ -177,6 +243,36 @@ def parse_object(data: bytes) -> bytes | None:
     )
 
 
+def short_id(message: Message) -> bytes:
+    """Name of a message of an epoch's close, `SHORT_ID_BYTES` long."""
+    digest = hashlib.sha256(message.wire).digest() if isinstance(message, Attest) else message.digest
+    return digest[:SHORT_ID_BYTES]
+
+
+def ids_of(messages: Iterable[Message]) -> bytes:
+    """What to say in a `CloseRequest` that is held."""
+    return b"".join(short_id(message) for message in messages)
+
+
+def close_state(messages: Iterable[Message], have: bytes) -> CloseState:
+    """What an asker lacks that holds `have`: of `messages` in the order given, as many as fit an answer."""
+    ids = {have[at : at + SHORT_ID_BYTES] for at in range(0, len(have), SHORT_ID_BYTES)}
+    observations, proposals, attests = list[bytes](), list[bytes](), list[bytes]()
+    size = 0
+    for message in (message for message in messages if short_id(message) not in ids):
+        match message:
+            case Observation():
+                kind, item = observations, message.digest
+            case Proposal():
+                kind, item = proposals, message.wire
+            case Attest():
+                kind, item = attests, message.wire
+        if size + len(item) <= CLOSE_BYTES_MAX and len(kind) < MESSAGES_MAX:
+            size += len(item)
+            kind.append(item)
+    return CloseState(observations=tuple(observations), proposals=tuple(proposals), attests=tuple(attests))
+
+
 def encode_close(state: CloseState) -> bytes:
     return codec.encode((state.observations, state.proposals, state.attests))
 
@@ -194,6 +290,77 @@ def parse_close(data: bytes) -> CloseState:
         proposals=_read_wires(proposals, MESSAGES_MAX, PROPOSAL_BYTES_MAX),
         attests=_read_wires(attests, MESSAGES_MAX, ATTEST_BYTES_MAX),
     )
+
+
+def encode_pong(request: PingRequest) -> bytes:
+    return codec.encode(request.nonce)
+
+
+def require_pong(data: bytes, nonce: bytes) -> None:
+    """Check the answer to a `PingRequest`.
+
+    Raises:
+        InvalidMessageError: malformed, or another nonce than was asked with.
+    """
+    if codec.decode(data, bytes_max=2 * NONCE_BYTES) != nonce:
+        raise InvalidMessageError("ping: not the nonce that was asked with")
+
+
+def encode_page(page: AddressPage) -> bytes:
+    return codec.encode((page.next, page.wires))
+
+
+def parse_page(data: bytes, request: AddressesRequest) -> AddressPage:
+    """Read the answer to `request`; the records in it are checked by `gossip.address_book`.
+
+    Raises:
+        InvalidMessageError: malformed, too long, or a page that does not advance.
+    """
+    after, wires = codec.as_array(codec.decode(data, bytes_max=RESPONSE_BYTES_MAX), "page", 2)
+    after = codec.as_uint(after, "next", 16)
+    if not request.first < after <= ADDRESS_RANGES:
+        raise InvalidMessageError("page: the next one must begin behind it")
+    return AddressPage(next=after, wires=_read_wires(wires, PAGE_RECORDS_MAX, ADDRESS_BYTES_MAX))
+
+
+def _read_range_number(value: codec.Value) -> int:
+    number = codec.as_uint(value, "first", 16)
+    if number >= ADDRESS_RANGES:
+        raise InvalidMessageError(f"first: there are {ADDRESS_RANGES} ranges")
+    return number
+
+
+def digest_heads(heads: Mapping[bytes, Head], ranges: int | None = None) -> bytes:
+    """Digests of `heads`, `RANGE_DIGEST_BYTES` for each of `ranges` ranges of keys (a power of two); zeros if empty.
+
+    Without `ranges` there are as many as suit so many logs.
+    """
+    if ranges is None:
+        ranges = min(HEAD_RANGES_MAX, 1 << (len(heads) // LOGS_PER_RANGE).bit_length())
+    parts: list[list[bytes]] = [[] for _ in range(ranges)]
+    for node_key, head in sorted(heads.items()):
+        parts[node_key[0] * ranges >> 8] += (node_key, head.seq.to_bytes(8, "big"), head.hash)
+    return b"".join(
+        hashlib.sha256(b"".join(part)).digest()[:RANGE_DIGEST_BYTES] if part else bytes(RANGE_DIGEST_BYTES)
+        for part in parts
+    )
+
+
+def heads_that_differ(heads: Mapping[bytes, Head], theirs: bytes) -> dict[bytes, Head]:
+    """Those of `heads` that stand in ranges whose digest is not as in `theirs`, which `digest_heads` made elsewhere."""
+    ranges = len(theirs) // RANGE_DIGEST_BYTES
+    mine = digest_heads(heads, ranges)
+    spans = [slice(n * RANGE_DIGEST_BYTES, (n + 1) * RANGE_DIGEST_BYTES) for n in range(ranges)]
+    differs = [mine[span] != theirs[span] for span in spans]
+    return {node_key: head for node_key, head in heads.items() if differs[node_key[0] * ranges >> 8]}
+
+
+def _read_digests(value: codec.Value) -> bytes:
+    digests = codec.as_bytes(value, "watermarks", length_max=HEAD_RANGES_MAX * RANGE_DIGEST_BYTES)
+    ranges, rest = divmod(len(digests), RANGE_DIGEST_BYTES)
+    if rest or ranges.bit_count() != 1:
+        raise InvalidMessageError("watermarks: the number of ranges must be a power of two")
+    return digests
 
 
 def _write_heads(heads: Mapping[bytes, Head]) -> codec.Value:

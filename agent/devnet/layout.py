@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,20 @@ from contracts.signing import SigningKey
 GLOBAL_ID = DEVNET_GLOBAL_ID
 WINDOW_S = 4
 SAMPLE_INTERVAL_S = 1.0
+LOOPBACK = "127.0.0.1"
+PORTS = range(12_000, 32_000)
+"""Below those that outgoing connections get, one of which could take a port before its listener does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where a part of the network runs: the address that the others reach it by, and what enters there.
+
+    `prefix` goes before the command line of a process, as `ip netns exec NAME` would.
+    """
+
+    address: str = LOOPBACK
+    prefix: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +47,20 @@ class Seat:
     wallet_key: SigningKey
     p2p_port: int
     web_port: int
+    host: Host = Host()
 
     @property
     def name(self) -> str:
-        return f"agent-{self.index}"
+        return agent_name(self.index)
+
+    @property
+    def web(self) -> str:
+        """URL of its status listener."""
+        return f"http://{self.host.address}:{self.web_port}"
+
+    @property
+    def p2p_address(self) -> str:
+        return f"/ip4/{self.host.address}/tcp/{self.p2p_port}"
 
     @property
     def config(self) -> Path:
@@ -46,13 +71,20 @@ class Seat:
         return self.directory / "agent.log"
 
 
-def prepare_seats(directory: Path, count: int, now_s: int) -> list[Seat]:
-    """Make keys and software TDX machines for `count` agents below `directory`."""
+def agent_name(index: int) -> str:
+    """What the agent with this number, from 0 on, is called."""
+    return f"agent-{index}"
+
+
+def prepare_seats(
+    directory: Path, count: int, now_s: int, host_of: Callable[[str], Host] = lambda name: Host()
+) -> list[Seat]:
+    """Make keys and software TDX machines for `count` agents below `directory`; `host_of` is asked by their names."""
     root = SoftwareRoot.create(directory / "tdx-root", now_s=now_s)
     ports = free_ports(2 * count)
     seats = []
     for index in range(count):
-        folder = directory / f"agent-{index}"
+        folder = directory / agent_name(index)
         node_key, wallet_key = make_keys(folder)
         SoftwarePlatform.create(folder / "platform", root=root)
         seats.append(
@@ -63,6 +95,7 @@ def prepare_seats(directory: Path, count: int, now_s: int) -> list[Seat]:
                 wallet_key=wallet_key,
                 p2p_port=ports[2 * index],
                 web_port=ports[2 * index + 1],
+                host=host_of(agent_name(index)),
             )
         )
     return seats
@@ -96,7 +129,11 @@ def write_policy(path: Path, epoch_s: int) -> str:
 def write_config(
     seat: Seat, seats: Sequence[Seat], pool: Address, policy: Path, root: Path, server: LiteServer, engine_url: str
 ) -> None:
-    """Write a seat's config and empty journal, as `gpupool init` does."""
+    """Write a seat's config and empty journal, as `gpupool init` does.
+
+    The config names one other seat; where the rest are, the agents find out.
+    """
+    seeds = [other for other in seats if other is not seat][:1]
     init_agent(
         seat.directory,
         Answers(
@@ -106,29 +143,33 @@ def write_config(
             liteservers=[(server.host, server.port, base64.b64encode(server.public_key).decode())],
             engine_url=engine_url,
             attestation={"provider": "software", "software_dir": "platform", "software_root_file": str(root)},
-            listen=[f"/ip4/127.0.0.1/tcp/{seat.p2p_port}"],
-            peers=[
-                Peer(node_key=other.node_key.public.hex(), addresses=[f"/ip4/127.0.0.1/tcp/{other.p2p_port}"])
-                for other in seats
-                if other is not seat
-            ],
+            listen=[seat.p2p_address],
+            peers=[Peer(node_key=seed.node_key.public.hex(), addresses=[seed.p2p_address]) for seed in seeds],
             web_port=seat.web_port,
             more={
                 "chain": {"poll_interval_s": 1.0, "roster_interval_s": 5.0},
-                "p2p": {"sync_interval_s": 2.0, "close_interval_s": 1.0},
+                "p2p": {"sync_interval_s": 2.0, "close_interval_s": 1.0, "address_interval_s": 1.0},
                 "engine": {"sample_interval_s": SAMPLE_INTERVAL_S, "window_s": WINDOW_S},
+                "web": _web_table(seat.host),
             },
         ),
     )
 
 
+def _web_table(host: Host) -> dict[str, Any]:
+    return {} if host.address == LOOPBACK else {"host": host.address, "allowed_hosts": [host.address]}
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that are free on loopback now; all are held at once, so they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for held in sockets:
-            held.bind(("127.0.0.1", 0))
-        return [held.getsockname()[1] for held in sockets]
-    finally:
-        for held in sockets:
-            held.close()
+    """Ports that are free on loopback now, and different ones."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue  # taken
+            found.append(port)
+    return found

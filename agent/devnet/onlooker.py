@@ -190,7 +190,7 @@ class Onlooker:
 
     async def _fetch_status(self, seat: Seat) -> dict[str, Any] | None:
         try:
-            response = await self._http.get(f"http://127.0.0.1:{seat.web_port}/-/status")
+            response = await self._http.get(f"{seat.web}/-/status")
             status = response.raise_for_status().json()
         except (httpx.HTTPError, ValueError):
             return None
@@ -199,9 +199,7 @@ class Onlooker:
     async def _fetch_settlement(self, payload_hash: bytes) -> Settlement | None:
         for seat in self._seats:
             try:
-                response = await self._http.get(
-                    f"http://127.0.0.1:{seat.web_port}/-/checkpoint", params={"payload_hash": payload_hash.hex()}
-                )
+                response = await self._http.get(f"{seat.web}/-/checkpoint", params={"payload_hash": payload_hash.hex()})
                 return verify_checkpoint(response.raise_for_status().content, payload_hash)
             except (httpx.HTTPError, InvalidMessageError):
                 continue  # down, or not there yet: another agent has it

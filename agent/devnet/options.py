@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.devnet.layout import Seat
+from agent.devnet.layout import Host, Seat
 from agent.errors import ConfigError
 
 AGENTS_MAX = 25
@@ -18,7 +18,11 @@ RATE_MAX = 1000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevnetOptions:
-    """What the command line asks for. `agent_arguments` replaces `run --config FILE` for tests that need a liar."""
+    """What the command line asks for, and two things for tests alone.
+
+    `agent_arguments` replaces `run --config FILE` where a test needs a liar; `host_of` says where the parts run
+    ("chain", "agent-0", ...) where it needs a network of its own.
+    """
 
     agents: int = 4
     epochs: int = 3
@@ -35,6 +39,7 @@ class DevnetOptions:
     agent_arguments: Callable[[Seat], Sequence[str]] = field(
         default=lambda seat: ("-m", "agent", "run", "--config", str(seat.config))
     )
+    host_of: Callable[[str], Host] = field(default=lambda name: Host())
 
 
 def require_options(options: DevnetOptions) -> None:

@@ -58,6 +58,10 @@ class Child:
             raise OperationError(f"{self.name}: its first line is not a JSON object: {line[:80]!r}")
         return value
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def last_words(self) -> str:
         """The last line of its log, for an error message."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
@@ -80,12 +84,17 @@ class Child:
             await self._process.wait()
 
 
-async def start(name: str, arguments: Sequence[str], log: Path, *, reads_ready: bool = False) -> Child:
-    """Start this Python with `arguments` (`-m module ...`), in its own session: Ctrl-C reaches only us."""
+async def start(
+    name: str, arguments: Sequence[str], log: Path, *, reads_ready: bool = False, prefix: Sequence[str] = ()
+) -> Child:
+    """Start this Python with `arguments` (`-m module ...`), in its own session: Ctrl-C reaches only us.
+
+    `prefix` goes before it and must not leave a process of its own.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = await trio.lowlevel.open_process(
-            [sys.executable, *arguments],
+            [*prefix, sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if reads_ready else output,
             stderr=output,

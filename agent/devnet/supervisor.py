@@ -26,10 +26,10 @@ from rich.live import Live
 
 from agent.devnet.commands import STAKE_TON, OwnerCommands, claim_for, register_all
 from agent.devnet.layout import GLOBAL_ID, Seat, free_ports, prepare_seats, write_config, write_policy
-from agent.devnet.onlooker import HTTP_TIMEOUT_S, POLL_S, Onlooker
+from agent.devnet.onlooker import HTTP_TIMEOUT_S, POLL_S, Landing, Onlooker
 from agent.devnet.options import DevnetOptions, require_options
 from agent.devnet.processes import Child, start
-from agent.devnet.report import keep_books, report_table, report_value, shares
+from agent.devnet.report import Books, Share, keep_books, report_table, report_value, shares
 from agent.devnet.view import Frame, live_view
 from agent.errors import ConfigError, OperationError
 from agent.identity import create_key
@@ -48,7 +48,7 @@ FUNDS_NANOTON = 1_000 * NANO
 PAYMENT_NANOTON = 10 * NANO
 CHAIN_OUTAGE_S = 8
 CLAIM_ROUNDS_MAX = 20
-CREDITED_HEAD = 3
+CREDITED_HEAD = 4
 SETTLE_SLACK_S = 120
 """How long after its end an epoch may take before the run is given up."""
 
@@ -125,7 +125,7 @@ class Devnet:
 
     async def _life_of_a_pool(self) -> int:
         self._say(f"pool of {self._options.agents} agents, {self._options.epochs} epochs of {self._options.epoch_s} s")
-        self._seats = prepare_seats(self._directory, self._options.agents, int(time.time()))
+        self._seats = prepare_seats(self._directory, self._options.agents, int(time.time()), self._options.host_of)
         owner_key, customer_key = (create_key(self._directory / f"{name}.key") for name in ("owner", "customer"))
         server = await self._start_chain([owner_key, customer_key, *(seat.wallet_key for seat in self._seats)])
         async with open_chain([server]) as chain:
@@ -168,9 +168,12 @@ class Devnet:
     async def _run_chain(self, port: int) -> dict[str, Any]:
         """Start the chain's process: a new chain, or the one that stands on disk. Returns its ready line."""
         folder, genesis = self._directory / "chain", self._directory / "genesis.json"
+        host = self._options.host_of("chain")
         arguments = [
             "--dir",
             str(folder),
+            "--host",
+            host.address,
             "--port",
             str(port),
             "--genesis",
@@ -179,7 +182,8 @@ class Devnet:
             str(BLOCK_S),
         ]
         log = self._directory / "chain.log"
-        self._chain = await start("chain", ["-m", "contracts.devchain", *arguments], log, reads_ready=True)
+        program = ["-m", "contracts.devchain", *arguments]
+        self._chain = await start("chain", program, log, reads_ready=True, prefix=host.prefix)
         self._children.append(self._chain)
         return await self._chain.read_ready()
 
@@ -197,6 +201,7 @@ class Devnet:
                 ["-m", "agent.devnet.engine", *arguments],
                 seat.directory / "engine.log",
                 reads_ready=True,
+                prefix=seat.host.prefix,
             )
             self._children.append(child)
             urls.append((await child.read_ready())["metrics"])
@@ -204,7 +209,7 @@ class Devnet:
         return urls
 
     async def _start_agent(self, seat: Seat) -> None:
-        child = await start(seat.name, self._options.agent_arguments(seat), seat.log)
+        child = await start(seat.name, self._options.agent_arguments(seat), seat.log, prefix=seat.host.prefix)
         self._children.append(child)
         self._agents[seat.name] = child
 
@@ -319,16 +324,19 @@ class Devnet:
         books = keep_books(landings, rewards, contract.balance_nanoton)
         rows = shares(names, settlements, rewards.paid_nanoton)
         faults = books.faults(settlements)
-        if self._options.as_json:
-            print(json.dumps(report_value(rows, books, landings, faults)))  # noqa: T201
-        else:
-            Console().print(report_table(rows, books))
+        self._report(rows, books, landings, faults)
         for fault in faults:
             self._say(f"WRONG: {fault}")
         if not faults:
             took_s = round(time.monotonic() - self._started)
             self._say(f"{len(settlements)} epoch(s) settled, everything claimed, the books balance ({took_s} s)")
         return 1 if faults else 0
+
+    def _report(self, rows: Sequence[Share], books: Books, landings: Sequence[Landing], faults: Sequence[str]) -> None:
+        if self._options.as_json:
+            print(json.dumps(report_value(rows, books, landings, faults)))  # noqa: T201
+        else:
+            Console().print(report_table(rows, books))
 
     async def _claim_all(self, onlooker: Onlooker) -> RewardsState:
         """Everybody who is owed claims with its own agent; for a guest, or one that is down, another one does.
@@ -367,7 +375,7 @@ class Devnet:
 
 
 def _has_worked(status: Mapping[str, Any] | None) -> bool:
-    """Whether an agent's log holds work that counts: the first window began before the evidence did."""
+    """Whether an agent's log holds work that counts: the first windows began before the evidence did."""
     return status is not None and (status["work"]["head"] or 0) >= CREDITED_HEAD
 
 

@@ -29,7 +29,7 @@ def literal(value: object) -> str:
             return str(value).lower()
         case str():
             return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        case list():
+        case list() | tuple():
             return "[" + ", ".join(map(literal, value)) + "]"
         case dict():
             return "{" + ", ".join(f"{k} = {literal(v)}" for k, v in value.items()) + "}"
@@ -77,6 +77,9 @@ def test_a_config_is_read(tmp_path: Path) -> None:
         ("pool.address", "EQDKbjIcfM6ezt8KjKJJLshZJJSqX7XOA4ff-W72r5gqPrHF"),
         ("web.port", 0),
         ("web.port", 65535),
+        ("p2p.listen", ()),
+        ("p2p.announce", ("/dns4/agent.example.org/tcp/4001",)),
+        ("p2p.announce", ("/ip4/127.0.0.1/tcp/4001",)),
         ("engine.url", "https://engine:8000/metrics"),
         ("engine.url", "http://[::1]:8000/metrics"),
         ("engine.sample_interval_s", 1),
@@ -155,6 +158,10 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("p2p.listen", ["0.0.0.0:4001"], r"p2p.listen\[0\]", "a multiaddr like /ip4/"),
         ("p2p.listen", ["/ip4/0.0.0.0/tcp/4001", ""], r"p2p.listen\[1\]", "a multiaddr like /ip4/"),
         ("p2p.announce", ["/ip4/203.0.113.7/udp/4001/quic"], r"p2p.announce\[0\]", "a multiaddr like /ip4/"),
+        ("p2p", {"listen": [], "announce": ["/ip4/203.0.113.7/tcp/4001"]}, "p2p.announce", "while p2p.listen is empty"),
+        ("p2p.announce", ["/ip4/203.0.113.7/tcp/4001"] * 9, "p2p.announce", "at most 8"),
+        ("p2p.announce", ["/ip4/203.0.113.7/tcp/0"], r"p2p.announce\[0\]", "others reach this host"),
+        ("p2p.announce", ["/ip4/0.0.0.0/tcp/4001"], r"p2p.announce\[0\]", "others reach this host"),
         ("p2p.peers.0.addresses", ["x"], r"p2p.peers\[0\].addresses\[0\]", "a multiaddr like /ip4/"),
         # the software platform proves nothing on a public network
         ("pool.network", "mainnet", "attestation.provider", "development networks only, not on mainnet"),
@@ -172,6 +179,7 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("chain.timeout_s", 0, "chain.timeout_s", "0.1 to 9"),
         ("chain.poll_interval_s", -1, "chain.poll_interval_s", "0.1 to 86400"),
         ("p2p.sync_interval_s", float("inf"), "p2p.sync_interval_s", "0.1 to 86400"),
+        ("p2p.address_interval_s", 0, "p2p.address_interval_s", "0.1 to 86400"),
         ("p2p.close_interval_s", float("nan"), "p2p.close_interval_s", "0.1 to 86400"),
         ("engine.window_s", 0, "engine.window_s", "0.1 to 86400"),
         ("engine.sample_interval_s", 86_401, "engine.sample_interval_s", "0.1 to 86400"),
@@ -265,4 +273,13 @@ def test_another_root_is_refused_on_a_public_network(tmp_path: Path) -> None:
     tree = changed("attestation", {"provider": "configfs", "software_root_file": "root.pem"})
     tree["pool"]["network"] = "testnet"
     with pytest.raises(ConfigError, match="only Intel's root counts there"):
+        load_config(write(tmp_path, tree))
+
+
+@pytest.mark.parametrize("address", ["/ip4/127.0.0.1/tcp/4001", "/ip4/169.254.169.254/tcp/80", "/dns4/localhost/tcp/1"])
+def test_the_own_host_is_not_announced_on_a_public_network(tmp_path: Path, address: str) -> None:
+    tree = changed("attestation", {"provider": "configfs"})
+    tree["pool"]["network"] = "mainnet"
+    tree["p2p"]["announce"] = [address]
+    with pytest.raises(ConfigError, match=r"p2p.announce\[0\]: expected an address with a port"):
         load_config(write(tmp_path, tree))

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from devnet_audit import audit
 
+from agent.address_file import load_addresses
+
 SUPPORT = Path(__file__).parents[1] / "support"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -52,6 +54,10 @@ def test_seven_agents_settle_while_one_is_killed_and_all_of_them_are_paid(tmp_pa
     dust = sum(epoch["dust_nanoton"] for epoch in books["epochs"])
     assert books["claimed_nanoton"] == pots - dust
     assert books["contract_nanoton"] >= books["liabilities_nanoton"]
+    for i in range(6):  # who was stopped, not killed: each found all the others through the one that its config names
+        seat = tmp_path / "net" / f"agent-{i}"
+        assert (seat / "agent.toml").read_text().count("[[p2p.peers]]") == 1
+        assert len(load_addresses(seat / "data" / "addresses")) == 7
     log = (tmp_path / "net" / "agent-6" / "agent.log").read_text()
     assert "stopped" not in log.rstrip().splitlines()[-1], "it was killed, not stopped"
     assert audit(tmp_path / "net", report) == [each["payload_hash"] for each in report["settlements"]]

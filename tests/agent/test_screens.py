@@ -35,6 +35,13 @@ ENTRY: dict[str, Any] = {
     "held_nanoton": 0,
     "held_until_s": None,
 }
+
+
+def peer(name: str, **changes: Any) -> dict[str, Any]:
+    value = {"node_key": name * 32, "in_roster": True, "connected": True, "role": "operator"}
+    return {**value, "address_from": "record", "heard_ago_s": None, "rtt_ms": 1.5, **changes}
+
+
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "time_s": 1000,
@@ -63,10 +70,12 @@ STATUS: dict[str, Any] = {
     },
     "work": {"tokens": 12345, "tasks": 6, "head": 9, "error": None},
     "peers": [
-        {"in_roster": True, "connected": True},
-        {"in_roster": True, "connected": False},
-        {"in_roster": False, "connected": True},
+        peer("11", heard_ago_s=1.6, address_from="config"),
+        peer("22", connected=False, heard_ago_s=70.4),
+        peer("33", role="participant", connected=False, address_from=None),
+        peer("44", role=None, in_roster=False),
     ],
+    "reach": {"weight": 3, "total_weight": 4},
     "close": None,
     "settled": None,
 }
@@ -77,7 +86,10 @@ def test_a_healthy_agent() -> None:
     assert status_text(STATUS).splitlines() == [
         "agent     0.1.0, up 60 s, node abababababababab",
         "chain     block 7, 2 s old; epoch 3",
-        "peers     1 of 2 connected",
+        "peers     1 of 2 operators, 0 of 1 participants connected; operators' weight in reach: 3 of 4",
+        f"peers     {'22' * 8} operator AWAY, heard 70 s ago, address: record",
+        f"peers     {'33' * 8} participant AWAY, never heard, no address known",
+        f"peers     {'11' * 8} operator connected, heard 2 s ago, rtt 1.5 ms, address: config",
         "evidence  valid for 90 s (UpToDate, image)",
         "evidence  of others: 1 in force, 2 refused or ran out, 1 not seen",
         f"evidence  {'bb' * 8} refused (debug_refused): 'debug \\x1b[2J'",
@@ -117,6 +129,10 @@ NO_EVIDENCE = {
             {**NO_EVIDENCE, "place_taken_by": "ee" * 32},
             f"evidence  {'ee' * 8} holds the place on this machine",
         ),
+        ("peers", [], "peers     nobody connected; operators' weight in reach: 3 of 4"),
+        ("peers", [peer("11")] * 20, "peers     and 4 more, see --json"),
+        ("reach", None, "of 1 participants connected\n"),
+        ("reach", {"weight": 2, "total_weight": 3}, "peers     not more than two thirds of the operators' weight"),
         ("work", {"tokens": 0, "tasks": 0, "head": 1, "error": "refused"}, "log at record 1; refused"),
         ("entry", None, "entry     none: this node key is not registered and earns nothing"),
         ("entry", {**ENTRY, "status": "suspended", "not_earning": "suspended"}, "reputation 500; suspended"),

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from contract_states import pinned, pool_state, rewards_state
-from pool_fixture import EPOCH_S, START_S, operator_set, participant, policy
+from pool_fixture import EPOCH_S, START_S, key, operator_set, participant, policy
 from prometheus_client import generate_latest
 
 from agent.metrics import Metrics
 from agent.policies import Policies
 from agent.settling import PoolView
-from agent.status import _entry, _policies, _pool, not_earning, update_entry_metrics
+from agent.status import _entry, _peers, _policies, _pool, _reach, not_earning, update_entry_metrics
 from contracts.chain import Block
 from contracts.model import NANO, Address, CertificateKind, ParticipantStatus, PoolStatus, Proposal, UpgradeTarget
+from gossip.roster import Roster
+from gossip.transport import PeerView
 
 BLOCK = Block(seqno=1, root_hash=bytes(32), file_hash=bytes(32), time_s=START_S)
 
@@ -81,6 +83,38 @@ def test_the_pool_shows_its_pause_and_its_proposals() -> None:
 def test_a_policy_that_is_not_here_is_shown_with_the_epoch_that_needs_it() -> None:
     agent: Any = SimpleNamespace(settling=settling_of(), policies=Policies(policy()))
     assert [(p["epoch"], p["is_held"]) for p in _policies(agent)] == [(1, True), (2, False)]
+
+
+async def test_each_peer_shows_its_role_and_where_its_address_is_from() -> None:
+    def view(i: int, *, connected: bool, in_roster: bool = True) -> PeerView:
+        return PeerView(
+            node_key=key(i).public,
+            in_roster=in_roster,
+            connected=connected,
+            last_heard_s=None,
+            rtt_s=0.0015,
+            addresses=(),
+        )
+
+    peers = (view(1, connected=True), view(2, connected=True), view(3, connected=False), view(9, connected=True))
+    sources = {key(1).public: "config"}
+    roster = Roster(
+        weights={key(0).public: 1, key(1).public: 4},
+        operators=frozenset({key(0).public, key(1).public}),
+        participants=frozenset(key(i).public for i in range(4)),
+    )
+    gossiping: Any = SimpleNamespace(
+        transport=SimpleNamespace(peers=lambda: peers),
+        roster=roster,
+        address_source=sources.get,
+        reach=lambda: roster.reach(key(0).public, [key(2).public]),
+    )
+    shown = _peers(gossiping)
+    assert [peer["role"] for peer in shown] == ["operator", "participant", "participant", None]
+    assert [peer["address_from"] for peer in shown] == ["config", "inbound", None, "inbound"]
+    assert [peer["rtt_ms"] for peer in shown] == [1.5] * 4
+    assert _reach(gossiping) == {"weight": 1, "total_weight": 5}
+    assert _reach(None) is None
 
 
 def test_metrics_of_the_own_entry() -> None:

@@ -18,7 +18,18 @@ from pool_fixture import (
     write_work,
 )
 
-from gossip.epoch_events import CheckpointArrived, Finalize, Persist, Publish, Refused, Submit
+from gossip.epoch_events import (
+    Anchor,
+    CheckpointArrived,
+    DataArrived,
+    Finalize,
+    Persist,
+    Publish,
+    RecordsArrived,
+    Refused,
+    Submit,
+)
+from gossip.errors import DataUnavailableError
 from gossip.messages import Attest, Observation, Proposal, make_proposal
 from gossip.settlement import Base
 from gossip.tally import settle
@@ -201,3 +212,32 @@ def test_epoch_without_work_settles_and_pays_nobody() -> None:
     assert pool.chain.payloads[0].total_earned_nanoton == 0
     assert pool.chain.payloads[0].count == 4
     assert pool.chain.now_s - frame(4).end_s < EPOCH_S
+
+
+def test_a_settlement_that_waits_for_an_anchor_is_computed_again_when_it_comes_and_not_before() -> None:
+    pool = Pool(1)
+    write_work(pool)
+    agent, asked = pool.agents[0], 0
+
+    def judge(*arguments: object) -> object:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise DataUnavailableError("not confirmed yet", frozenset({ANCHOR}))
+        return verdict(*arguments)
+
+    agent.machine._verdict = judge
+    while not asked:
+        pool.step()
+    for _ in range(20):
+        assert agent.machine.wanted == {ANCHOR}
+        agent.machine.handle(RecordsArrived())
+        pool.step(seconds=1)
+    assert asked == 1
+    said = agent.machine.handle(DataArrived())
+    assert asked == 2
+    assert [type(action.message) for action in said if isinstance(action, Publish)] == [Proposal, Attest]
+    assert agent.machine.wanted == frozenset()
+
+
+ANCHOR = Anchor(seqno=1, root_hash=bytes(32), time_s=0)

@@ -15,6 +15,8 @@ from gossip.log_chain import (
     BRANCHES_MAX,
     CLOCK_TOLERANCE_S,
     GENESIS,
+    RECORD_SPACING_S,
+    UNSETTLED_BURST,
     ForkProof,
     Head,
     Log,
@@ -290,3 +292,28 @@ def test_a_book_holds_open_logs_only() -> None:
     assert [fork.seq for fork in logs.forks()] == [2]
     logs.rebase(key(2).public, Head(9, bytes(32)), 0)
     assert logs[key(2).public].head == Head(9, bytes(32))
+
+
+def test_a_log_that_grows_too_fast_waits_and_one_that_is_settled_goes_on() -> None:
+    made, log = Author(0), Log(key(0).public)
+    for _ in range(UNSETTLED_BURST + 3):
+        made.work(seconds=1)
+    log.settled_s = LATER_S
+    fill(log, made.records[:UNSETTLED_BURST])
+    for later_s, number, expected in [
+        (0, 1, Placement.EARLY),
+        (RECORD_SPACING_S - 1, 1, Placement.EARLY),
+        (RECORD_SPACING_S, 1, Placement.EXTENDED),
+        (RECORD_SPACING_S, 2, Placement.EARLY),
+        (-1000, 2, Placement.EARLY),
+    ]:
+        record = made.records[UNSETTLED_BURST + number - 1]
+        assert insert(log, record, LATER_S + later_s) is expected
+    log.rebase(head_of(made.records[0]), 0)
+    assert insert(log, made.records[UNSETTLED_BURST + 1], LATER_S) is Placement.EARLY, "the clock of the base counts"
+    log.rebase(head_of(made.records[2]), 0)
+    assert insert(log, made.records[UNSETTLED_BURST + 1], LATER_S) is Placement.EXTENDED
+
+
+def test_a_log_whose_base_has_no_date_is_not_delayed() -> None:
+    assert Log(key(0).public).seq_max(LATER_S) > 10**6

@@ -114,7 +114,7 @@ async def test_an_own_window_that_a_clock_stepped_back_from_is_written_all_the_s
 # What peers send.
 
 
-async def test_records_of_peers_are_verified_kept_and_counted_as_signs_of_life() -> None:
+async def test_records_of_peers_are_verified_and_kept_and_are_no_signs_of_life() -> None:
     member, author = Network(4).members[0], Author(1)
     records = [author.prove(), author.work()]
     placed = await member.node.take_records([r.wire for r in reversed(records)])
@@ -122,7 +122,7 @@ async def test_records_of_peers_are_verified_kept_and_counted_as_signs_of_life()
     await member.node.take_gossip(encode_gossip(RECORD, records[1].wire))
     await member.node.take_gossip(encode_gossip(RECORD, records[1].wire))  # known: not verified again
     assert list(member.store.all_records()) == [r.wire for r in records]
-    assert member.node.witness.seconds == {key(1).public: 5}
+    assert member.node.witness.seconds == {}  # anybody can hand them in, at any time
     assert member.node.verified == 3
     assert member.node.drops == {}
 

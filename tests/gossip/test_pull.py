@@ -206,8 +206,11 @@ async def test_an_observation_is_passed_on_by_who_did_not_make_it(autojump_clock
     assert len(made) == 1
     await between.node.handle(Heard(made[0]))
     assert between.store.observation(made[0].digest) is None
-    await last.puller.pull_close(key(1).public)
-    assert made[0].digest in {m.digest for m in last.node.machine.messages(1) if isinstance(m, Observation)}
+    network.down = {0}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(last.puller.run)
+        await until(lambda: last.node.machine.observation(made[0].digest) is not None)
+        nursery.cancel_scope.cancel()
 
 
 # The own log.

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pool_fixture import START_S, Author, evidence, fill, key, log_book
+from pool_fixture import POOL, START_S, Author, evidence, fill, key, log_book
 
 from gossip import codec, sync
 from gossip.epoch_events import ObjectId
 from gossip.errors import InvalidMessageError
-from gossip.log_chain import Head, RecordRange
-from gossip.sync import CloseRequest, CloseState, ObjectRequest, RecordsRequest, Request, WatermarksRequest
+from gossip.log_chain import RECORD_SPACING_S, UNSETTLED_BURST, Head, RecordRange
+from gossip.messages import Attest, make_attest, parse_attest
+from gossip.sync import (
+    ADDRESS_RANGES,
+    RANGE_DIGEST_BYTES,
+    AddressesRequest,
+    AddressPage,
+    CloseRequest,
+    CloseState,
+    ObjectRequest,
+    PingRequest,
+    RecordsRequest,
+    Request,
+    WatermarksRequest,
+)
+
+LATER_S = START_S + 10**6
 
 hashes = st.binary(min_size=32, max_size=32)
 numbers = st.integers(0, 2**63 - 1)
 HEADS = st.dictionaries(hashes, st.builds(Head, numbers, hashes), max_size=6)
 REQUESTS = st.one_of(
-    st.builds(WatermarksRequest, HEADS),
+    st.builds(WatermarksRequest, HEADS.map(sync.digest_heads)),
     st.builds(RecordsRequest, st.lists(st.builds(RecordRange, hashes, numbers, numbers), max_size=6).map(tuple)),
     st.builds(ObjectRequest, st.builds(ObjectId, kind=st.sampled_from(sync.OBJECT_KINDS), id=hashes)),
-    st.builds(CloseRequest, st.integers(0, 2**32 - 1)),
+    st.builds(CloseRequest, st.integers(0, 2**32 - 1), st.binary(max_size=99)),
+    st.builds(PingRequest, hashes),
+    st.builds(
+        AddressesRequest,
+        first=st.integers(0, ADDRESS_RANGES - 1),
+        digests=st.just(bytes(ADDRESS_RANGES * RANGE_DIGEST_BYTES)),
+        own=st.none() | st.binary(max_size=99),
+    ),
 )
 CLOSES = st.builds(
     CloseState,
@@ -131,7 +155,62 @@ def test_an_answer_with_records_is_bounded_and_never_empty(size: int) -> None:
 
 def test_watermarks_of_the_largest_pool_fit_into_a_request() -> None:
     heads = {i.to_bytes(32, "big"): Head(2**63 - 1, bytes(32)) for i in range(sync.LOGS_MAX)}
-    assert len(sync.encode_request(WatermarksRequest(heads))) <= sync.REQUEST_BYTES_MAX
+    assert len(sync.encode_request(WatermarksRequest(sync.digest_heads(heads)))) <= sync.REQUEST_BYTES_MAX
+    assert len(sync.encode_heads(heads)) <= sync.RESPONSE_BYTES_MAX
+
+
+# Heads are compared by digests.
+
+
+@given(HEADS, HEADS, st.sampled_from([None, 1, 4, 256]))
+def test_heads_that_differ_are_told_and_equal_ranges_are_not(
+    mine: dict[bytes, Head], theirs: dict[bytes, Head], ranges: int | None
+) -> None:
+    told = sync.heads_that_differ(mine, sync.digest_heads(theirs, ranges))
+    assert told.items() <= mine.items()
+    assert {key for key, head in mine.items() if theirs.get(key) != head} <= told.keys()
+    assert sync.heads_that_differ(mine, sync.digest_heads(mine, ranges)) == {}
+
+
+def test_one_head_of_many_that_differs_costs_little() -> None:
+    heads = {hashlib.sha256(bytes([i % 256, i // 256])).digest(): Head(7, bytes(32)) for i in range(1000)}
+    digests = sync.digest_heads(heads)
+    moved = dict(heads) | {next(iter(heads)): Head(8, bytes(32))}
+    assert len(digests) == sync.HEAD_RANGES_MAX * sync.RANGE_DIGEST_BYTES
+    assert len(sync.heads_that_differ(moved, digests)) < 20
+
+
+@pytest.mark.parametrize("digests", [b"", bytes(7), bytes(8 * 3), bytes(8 * 512)], ids=["none", "cut", "three", "many"])
+def test_digests_of_another_number_of_ranges_are_refused(digests: bytes) -> None:
+    with pytest.raises(InvalidMessageError, match="watermarks"):
+        sync.parse_request(codec.encode((sync.TAG, ("watermarks", digests))))
+
+
+# What a peer lacks of a close.
+
+
+def said(operators: int) -> list[Attest]:
+    return [make_attest(key(i), POOL, epoch=1, cert_hash=bytes(32)) for i in range(operators)]
+
+
+def test_what_the_asker_holds_is_not_told_again() -> None:
+    messages = said(5)
+    state = sync.close_state(messages, sync.ids_of(messages[:3]))
+    assert state == CloseState(attests=tuple(m.wire for m in messages[3:]))
+    assert sync.close_state(messages, sync.ids_of(messages)) == CloseState()
+
+
+def test_an_answer_about_a_close_never_exceeds_its_limit_and_repeated_asks_converge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    messages = said(20)
+    monkeypatch.setattr(sync, "CLOSE_BYTES_MAX", 5 * len(messages[0].wire))
+    have: list[Attest] = []
+    for _ in range(4):
+        state = sync.close_state(messages, sync.ids_of(have))
+        assert len(sync.encode_close(state)) <= sync.CLOSE_BYTES_MAX + 20
+        have += [parse_attest(wire, POOL) for wire in state.attests]
+    assert {m.operator for m in have} == {m.operator for m in messages}
 
 
 # What to ask for.
@@ -144,14 +223,16 @@ def test_nothing_is_wanted_from_a_peer_that_knows_no_more() -> None:
     fill(logs, author.records)
     first = Head(1, author.records[0].hash)
     for theirs in ({}, {key(0).public: author.head}, {key(0).public: first}, {key(0).public: Head(0, bytes(32))}):
-        assert sync.wanted_after(logs, theirs) == ()
-    assert sync.wanted_after(logs, {key(9).public: Head(5, bytes(32))}) == ()  # no log of this pool
+        assert sync.wanted_after(logs, theirs, LATER_S) == ()
+    assert sync.wanted_after(logs, {key(9).public: Head(5, bytes(32))}, LATER_S) == ()  # no log of this pool
 
 
 def test_what_the_peer_has_more_of_is_wanted() -> None:
     logs, author = log_book(2), Author(0)
     fill(logs, [author.prove()])
-    wanted = sync.wanted_after(logs, {key(0).public: Head(7, b"\x01" * 32), key(1).public: Head(2, b"\x02" * 32)})
+    wanted = sync.wanted_after(
+        logs, {key(0).public: Head(7, b"\x01" * 32), key(1).public: Head(2, b"\x02" * 32)}, LATER_S
+    )
     assert set(wanted) == {RecordRange(key(0).public, 2, 7), RecordRange(key(1).public, 1, 2)}
 
 
@@ -161,7 +242,9 @@ def test_another_record_of_the_same_or_a_lower_number_is_a_fork_to_fetch(seq: in
     author.prove()
     author.work()
     fill(logs, author.records)
-    assert sync.wanted_after(logs, {key(0).public: Head(seq, b"\x01" * 32)}) == (RecordRange(key(0).public, 1, seq),)
+    assert sync.wanted_after(logs, {key(0).public: Head(seq, b"\x01" * 32)}, LATER_S) == (
+        RecordRange(key(0).public, 1, seq),
+    )
 
 
 def test_what_is_settled_is_not_wanted_again() -> None:
@@ -169,11 +252,67 @@ def test_what_is_settled_is_not_wanted_again() -> None:
     records = [author.append(evidence(START_S + i)) for i in range(5)]
     fill(logs, records)
     logs.rebase(key(0).public, Head(3, records[2].hash), 0)
-    assert sync.wanted_after(logs, {key(0).public: Head(3, b"\x01" * 32)}) == ()
-    assert sync.wanted_after(logs, {key(0).public: Head(4, b"\x01" * 32)}) == (RecordRange(key(0).public, 4, 4),)
+    assert sync.wanted_after(logs, {key(0).public: Head(3, b"\x01" * 32)}, LATER_S) == ()
+    assert sync.wanted_after(logs, {key(0).public: Head(4, b"\x01" * 32)}, LATER_S) == (
+        RecordRange(key(0).public, 4, 4),
+    )
+
+
+def test_of_a_log_that_grows_too_fast_only_so_much_is_wanted_by_now() -> None:
+    logs = log_book(1)
+    logs.date(LATER_S)
+    theirs = {key(0).public: Head(10**9, b"\x01" * 32)}
+    for later_s, last in [(0, UNSETTLED_BURST), (10 * RECORD_SPACING_S, UNSETTLED_BURST + 10)]:
+        assert sync.wanted_after(logs, theirs, LATER_S + later_s) == (RecordRange(key(0).public, 1, last),)
 
 
 def test_ranges_are_bounded() -> None:
     logs = log_book(sync.RANGES_MAX + 5)
     theirs = {node_key: Head(1, b"\x01" * 32) for node_key in logs}
-    assert len(sync.wanted_after(logs, theirs)) == sync.RANGES_MAX
+    assert len(sync.wanted_after(logs, theirs, LATER_S)) == sync.RANGES_MAX
+
+
+# Signs of life, and where others are.
+
+EVERYTHING = AddressesRequest(first=0, digests=bytes(ADDRESS_RANGES * RANGE_DIGEST_BYTES), own=None)
+
+
+@given(hashes, st.integers(1, ADDRESS_RANGES), st.lists(st.binary(max_size=99), max_size=5).map(tuple))
+def test_pongs_and_pages_read_back(nonce: bytes, following: int, wires: tuple[bytes, ...]) -> None:
+    sync.require_pong(sync.encode_pong(PingRequest(nonce)), nonce)
+    page = AddressPage(next=following, wires=wires)
+    assert sync.parse_page(sync.encode_page(page), EVERYTHING) == page
+
+
+@given(st.binary(max_size=100) | VALUES.map(codec.encode))
+def test_what_is_no_pong_and_no_page_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidMessageError):
+        sync.require_pong(data, b"\x07" * 32)
+    try:
+        assert sync.parse_page(data, EVERYTHING).next > 0
+    except InvalidMessageError:
+        return
+
+
+@pytest.mark.parametrize(("first", "following"), [(0, 0), (5, 5), (5, 4), (255, 255), (0, ADDRESS_RANGES + 1)])
+def test_a_page_that_does_not_advance_is_refused(first: int, following: int) -> None:
+    """Else whoever asks could be kept asking for ever."""
+    request = AddressesRequest(first=first, digests=EVERYTHING.digests, own=None)
+    with pytest.raises(InvalidMessageError, match="page"):
+        sync.parse_page(sync.encode_page(AddressPage(next=following, wires=())), request)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ("ping", bytes(31)),
+        ("ping", None),
+        ("addresses", (0, EVERYTHING.digests)),
+        ("addresses", (ADDRESS_RANGES, EVERYTHING.digests, None)),
+        ("addresses", (0, EVERYTHING.digests[1:], None)),
+        ("addresses", (0, EVERYTHING.digests, bytes(5000))),
+    ],
+)
+def test_malformed_requests_for_them_are_refused(body: codec.Value) -> None:
+    with pytest.raises(InvalidMessageError):
+        sync.parse_request(codec.encode((sync.TAG, body)))

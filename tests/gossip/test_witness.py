@@ -50,3 +50,47 @@ def test_never_more_than_the_time_that_passed(bucket_s: int, times: list[int]) -
     assert credited <= len({now_s // bucket_s for now_s in times}) * bucket_s
     if sorted(times) == times:
         assert credited == len({now_s // bucket_s for now_s in times}) * bucket_s
+
+
+# The base, and who is gone.
+
+
+def test_an_operator_that_is_new_goes_on_from_what_was_settled() -> None:
+    witness = Witness(5, {A: 10})
+    witness.settle({A: 100, B: 40}, [A, B], 200)
+    assert witness.seconds == {A: 100, B: 40}
+    witness.hear(A, 204)  # the bucket in which it was raised: somebody else may have counted it
+    assert witness.seconds == {A: 100, B: 40}
+    witness.hear(A, 205)
+    assert witness.seconds == {A: 105, B: 40}
+
+
+def test_who_is_ahead_of_the_base_keeps_its_reading() -> None:
+    witness = Witness(5, {A: 100})
+    witness.settle({A: 90}, [A], 200)
+    witness.hear(A, 200)
+    assert witness.seconds == {A: 105}
+
+
+def test_keys_that_nothing_names_are_let_go_of() -> None:
+    witness = Witness(5, {A: 10, B: 10, b"c" * 32: 10})
+    witness.settle({B: 5}, [A], 200)
+    assert witness.seconds == {A: 10, B: 10}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60),
+    st.integers(0, 3),
+)
+def test_raising_never_credits_more_than_the_time_that_passed(steps: list[tuple[int, bool]], behind: int) -> None:
+    """Two operators, one of which hears the participant in every bucket, and both settle on the higher reading."""
+    steady, other, now_s = Witness(5), Witness(5), behind
+    began = now_s // 5
+    for wait_s, settles in steps:
+        now_s += wait_s
+        steady.hear(A, now_s)
+        if settles:
+            other.settle(dict(steady.seconds), [A], now_s)
+        other.hear(A, now_s)
+        assert other.seconds.get(A, 0) <= (now_s // 5 - began + 1) * 5
+        assert other.seconds.get(A, 0) <= steady.seconds.get(A, 0)

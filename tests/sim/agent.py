@@ -18,13 +18,13 @@ from gossip.epoch_close import EpochClose
 from gossip.epoch_events import (
     Action,
     Advanced,
-    DataArrived,
     Event,
     Finalize,
     Heard,
     Message,
     Persist,
     Publish,
+    RecordsArrived,
     Settled,
     Submit,
 )
@@ -138,6 +138,9 @@ class SimAgent(Sharing):
         blocks = self.world.chain.blocks
         self._block = max(self._block, len(blocks) - 1 - self.world.rng.choice((0, 0, 0, 1, 2)))
         block = blocks[self._block]
+        self.witness.hear(self.key.public, self.now_s)
+        settled_s = {node_key: reading.witnessed_s for node_key, reading in self.machine.base.readings.items()}
+        self.witness.settle(settled_s, list(self.logs), self.now_s)
         self.witnessed_s = dict(self.witness.seconds)
         self.effect()
         self.handle(
@@ -182,7 +185,6 @@ class SimAgent(Sharing):
         """Make a record of the own log durable; then it stands in memory, too."""
         self.journal.append_own(record)
         self.logs.insert(record, now_s=ANY_TIME_S)
-        self.witness.hear(self.key.public, self.now_s)
 
     def show_own(self, record: Record) -> None:
         self.world.watch.shown(self, record)
@@ -216,13 +218,12 @@ class SimAgent(Sharing):
                 continue
             if placement in (Placement.EXTENDED, Placement.FORKED):
                 kept.append(record)
-                self.witness.hear(record.node_key, self.now_s)
         if kept:
             self.effect()
             self.journal.append(kept)
             self.effect()
             if self.machine.progress() is not None:
-                self.handle(DataArrived())
+                self.handle(RecordsArrived())
 
     def handle(self, event: Event) -> None:
         """Give an event to the machine and perform what it asks for."""

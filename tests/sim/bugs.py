@@ -8,15 +8,15 @@ Source: PROTOCOL, "Bugs that the checks must catch when injected".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
 from contracts.model import Landed, OperatorSet
-from gossip import epoch_close, tally
+from gossip import epoch_close, needs, tally
 from gossip.coverage import Verdict
-from gossip.cut import proven_forks, require_usable
+from gossip.cut import proven_forks
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import Action, Advanced, Persist, Refused
 from gossip.errors import DataUnavailableError, InvalidMessageError
@@ -99,7 +99,7 @@ class IgnoreUnresolvable(_Settling):
     """Takes a head that it cannot resolve for the base."""
 
     def _step(self) -> list[Action]:
-        with patch.object(epoch_close, "require_usable", _never_missing):
+        with patch.object(needs.Needs, "are_met", _met_anyway):
             return super()._step()
 
     def _settle(
@@ -117,11 +117,8 @@ class IgnoreUnresolvable(_Settling):
         return settle(frame, base, seen, logs, verdict)
 
 
-def _never_missing(base: Base, observations: Sequence[Observation], logs: LogBook, forks: Mapping[bytes, Any]) -> None:
-    try:
-        require_usable(base, observations, logs, forks)
-    except DataUnavailableError:
-        return
+def _met_anyway(_needs: needs.Needs) -> bool:
+    return True
 
 
 class CutWithoutHash(_Settling):

@@ -316,7 +316,7 @@ class HostileAgent(SimAgent):
         signatures = tuple(
             Signature(index=index, signature=indexed[index]) for index in sorted(i for i in indexed if i is not None)
         )
-        submit = Submit(settlement=settlement, set_id=set_id, signatures=signatures)
+        submit = Submit(settlement=settlement, set_id=set_id, signatures=signatures, turn=0)
         self.world.transact(self.i, "submit", lambda: self.world.settle(self, submit))
 
     def _fork_the_past(self) -> None:

@@ -111,7 +111,6 @@ class Sharing:
 
     def serve(self, peer: int, ask: Ask) -> None:
         """Answer a peer as `gossip.serve` does: objects and records from the journal, the rest from the machine."""
-        self.witness.hear(key(peer).public, self.now_s)
         records = [
             record.wire
             for wanted in ask.ranges
@@ -142,7 +141,7 @@ class Sharing:
         """Take over what a peer has more of, and ask it for the rest."""
         if answer.life != self.life:
             return  # whoever asked is gone
-        self.witness.hear(key(peer).public, self.now_s)
+        self.witness.hear(key(peer).public, self.now_s)  # stands for `gossip.probing`: this agent drew the moment
         self.take_records(answer.records)
         for wanted, data in answer.objects:
             self.take_object(wanted, data)
@@ -155,7 +154,7 @@ class Sharing:
             for m in answer.messages
             if isinstance(m, Observation) and m.digest not in known
         )
-        ranges = sync.wanted_after(self.logs, answer.heads)
+        ranges = sync.wanted_after(self.logs, answer.heads, self.now_s)
         if answer.ask.heads and not self.is_own_log_known:
             ranges += self.learn_own_log(peer, answer)
         if ranges or objects:

@@ -9,13 +9,14 @@ wrong pot there shows as a settlement that cannot be recomputed, or as books tha
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from agent.config import Config, load_config
 from agent.identity import load_key
+from agent.journal_file import connect_reading
 from agent.policies import load_policies
 from attestation.collateral import Collateral
 from attestation.evidence import Attachments, Evidence, appraise_evidence
@@ -23,11 +24,12 @@ from attestation.policy import AttestationPolicy
 from contracts.model import Operator, OperatorSet, Participant, ParticipantStatus
 from contracts.wallet import wallet_address
 from gossip.coverage import Approval, Verdict
+from gossip.epoch_events import Message
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import LogBook, Placement
 from gossip.messages import Observation, Proposal
 from gossip.policy import WINDOW_S_MAX, PoolPolicy
-from gossip.records import EvidenceBody, PoolId, parse_record, verify_record
+from gossip.records import EvidenceBody, PoolId, Record, parse_record, verify_record
 from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame, settle
 from gossip.wire import parse_message
@@ -37,56 +39,106 @@ LATE_S = 1 << 40
 
 def audit(directory: Path, report: dict[str, Any]) -> list[str]:
     """Payload hashes (hex) of all settled epochs, recomputed in order; what went wrong ends the list in words."""
-    configs = [load_config(path) for path in sorted(directory.glob("agent-*/agent.toml"))]
-    policy, table = load_policies(configs[0]).in_force, configs[0].pool
-    pool = PoolId(table.global_id, table.contract.account)
-    participants = _participants(configs, pool)
-    journals = [sqlite3.connect(config.journal_file) for config in configs]
-    verdict = _appraiser(journals, pool, (directory / "tdx-root" / "root.der").read_bytes())
-    logs = LogBook(window_max_s=WINDOW_S_MAX)
-    logs.open(p.node_key for p in participants)
-    rows = {row for journal in journals for row in journal.execute("SELECT wire FROM record")}
-    for record in sorted((verify_record(parse_record(wire, pool)) for (wire,) in rows), key=lambda r: r.seq):
-        assert logs.insert(record, now_s=LATE_S) in (Placement.EXTENDED, Placement.KNOWN)
-    base = Base()
+    auditor = Auditor(directory)
+    auditor.read()
+    assert not auditor.forked
     hashes: list[str] = []
     for books, landed in zip(report["books"]["epochs"], report["settlements"], strict=True):
-        frame = EpochFrame(
-            epoch=landed["epoch"],
-            end_s=0,
-            pot_nanoton=books["pot_nanoton"],
-            operators=OperatorSet(
-                set_id=1, operators=tuple(Operator(node_key=p.node_key, weight=1) for p in participants)
-            ),
-            policy=policy,
-            participants=participants,
-        )
-        outcomes = _outcomes(journals, frame, base, logs, verdict, pool)
-        settlement = outcomes.get(landed["payload_hash"])
-        if settlement is None:
-            return [*hashes, f"epoch {landed['epoch']}: none of {sorted(outcomes)} landed"]
-        fault = _fault(books, base, settlement)
-        if fault is not None:
-            return [*hashes, f"epoch {landed['epoch']}: {fault}"]
+        try:
+            auditor.follow(landed["epoch"], bytes.fromhex(landed["payload_hash"]), books)
+        except AuditError as error:
+            return [*hashes, f"epoch {landed['epoch']}: {error}"]
         hashes.append(landed["payload_hash"])
-        base = settlement.base()
-        for node_key, reading in base.readings.items():
-            logs.rebase(node_key, reading.head, reading.work_end_s)
     return hashes
 
 
+class AuditError(Exception):
+    """What landed is not what follows from the journals."""
+
+
+class Auditor:
+    """Recomputes epoch after epoch; what it read stays, so that the journals may forget it meanwhile."""
+
+    def __init__(self, directory: Path) -> None:
+        self.configs = [load_config(path) for path in sorted(directory.glob("agent-*/agent.toml"))]
+        self._policy, table = load_policies(self.configs[0]).in_force, self.configs[0].pool
+        self.pool = PoolId(table.global_id, table.contract.account)
+        self.participants = _participants(self.configs, self.pool)
+        self._root = (directory / "tdx-root" / "root.der").read_bytes()
+        self._wires: set[bytes] = set()
+        self.records: dict[bytes, dict[int, Record]] = {}
+        """All that was ever read, by node key and number; of a fork, the first that was read."""
+        self.forked: set[bytes] = set()
+        """Node keys that signed two records of one number."""
+        self._messages: dict[int, set[tuple[str, bytes]]] = {}
+        self._attachments: dict[bytes, bytes] = {}
+        self.logs = LogBook(window_max_s=WINDOW_S_MAX)
+        self.logs.open(p.node_key for p in self.participants)
+        self.base = Base()
+
+    def read(self) -> None:
+        """Take in what the journals hold now, also while their agents run.
+
+        Raises:
+            AuditError: a record lacks its predecessor.
+        """
+        wires: set[bytes] = set()
+        for config in self.configs:
+            with closing(connect_reading(config.journal_file)) as journal:
+                wires.update(wire for (wire,) in journal.execute("SELECT wire FROM record"))
+                for epoch, kind, wire in journal.execute("SELECT epoch, kind, wire FROM message"):
+                    self._messages.setdefault(epoch, set()).add((kind, wire))
+                self._attachments.update(journal.execute("SELECT digest, body FROM attachments"))
+        new = wires - self._wires
+        self._wires |= new
+        for record in sorted((verify_record(parse_record(wire, self.pool)) for wire in new), key=lambda r: r.seq):
+            if self.records.setdefault(record.node_key, {}).setdefault(record.seq, record) is not record:
+                self.forked.add(record.node_key)
+            if self.logs.insert(record, now_s=LATE_S) in (Placement.GAP, Placement.EARLY):
+                raise AuditError(f"record {record.seq} of {record.node_key.hex()[:16]} lacks the one before it")
+
+    def observations(self, epoch: int) -> list[Observation]:
+        """All observations of an epoch that were read; their signatures hold."""
+        return [message for message in self._parsed(epoch) if isinstance(message, Observation)]
+
+    def follow(self, epoch: int, payload_hash: bytes, books: Mapping[str, Any]) -> Settlement:
+        """Recompute the next epoch, which is the base from then on.
+
+        Raises:
+            AuditError: something else landed, or its books say something else.
+        """
+        frame = EpochFrame(
+            epoch=epoch,
+            end_s=0,
+            pot_nanoton=books["pot_nanoton"],
+            operators=OperatorSet(
+                set_id=1, operators=tuple(Operator(node_key=p.node_key, weight=1) for p in self.participants)
+            ),
+            policy=self._policy,
+            participants=self.participants,
+        )
+        verdict = _appraiser(self._attachments, self.pool, self._root)
+        outcomes = _outcomes(self._parsed(epoch), frame, self.base, self.logs, verdict)
+        settlement = outcomes.get(payload_hash)
+        if settlement is None:
+            raise AuditError(f"none of {sorted(each.hex() for each in outcomes)} landed")
+        fault = _fault(books, self.base, settlement)
+        if fault is not None:
+            raise AuditError(fault)
+        self.base = settlement.base()
+        for node_key, reading in self.base.readings.items():
+            self.logs.rebase(node_key, reading.head, reading.work_end_s)
+        return settlement
+
+    def _parsed(self, epoch: int) -> list[Message]:
+        # Parsing checks the signature.
+        return [parse_message(kind, wire, self.pool) for kind, wire in self._messages.get(epoch, ())]
+
+
 def _outcomes(
-    journals: Sequence[sqlite3.Connection],
-    frame: EpochFrame,
-    base: Base,
-    logs: LogBook,
-    verdict: Verdict,
-    pool: PoolId,
-) -> dict[str, Settlement]:
-    """What follows from each proposal that some agent kept, by payload hash (hex)."""
-    question = "SELECT kind, wire FROM message WHERE epoch = ?"
-    wires = {row for journal in journals for row in journal.execute(question, (frame.epoch,))}
-    messages = [parse_message(kind, wire, pool) for kind, wire in wires]  # raises unless the signatures hold
+    messages: Sequence[Message], frame: EpochFrame, base: Base, logs: LogBook, verdict: Verdict
+) -> dict[bytes, Settlement]:
+    """What follows from each proposal that some agent kept, by payload hash."""
     observations = {message.digest: message for message in messages if isinstance(message, Observation)}
     operators = {operator.node_key for operator in frame.operators.operators}
     outcomes = {}
@@ -99,11 +151,11 @@ def _outcomes(
             settlement = settle(frame, base, known, logs, verdict)
         except (DataUnavailableError, InvalidMessageError):
             continue
-        outcomes[settlement.payload_hash.hex()] = settlement
+        outcomes[settlement.payload_hash] = settlement
     return outcomes
 
 
-def _fault(books: dict[str, Any], base: Base, settlement: Settlement) -> str | None:
+def _fault(books: Mapping[str, Any], base: Base, settlement: Settlement) -> str | None:
     """What of an epoch's books disagrees with its settlement, or None."""
     before = sum(base.earned_nanoton.values())
     total = sum(leaf.earned_nanoton for leaf in settlement.leaves)
@@ -132,9 +184,7 @@ def _participants(configs: Sequence[Config], pool: PoolId) -> tuple[Participant,
     return tuple(sorted(found, key=lambda p: p.address))
 
 
-def _appraiser(journals: Sequence[sqlite3.Connection], pool: PoolId, root: bytes) -> Verdict:
-    held = {d: b for journal in journals for d, b in journal.execute("SELECT digest, body FROM attachments")}
-
+def _appraiser(held: Mapping[bytes, bytes], pool: PoolId, root: bytes) -> Verdict:
     def verdict(policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
         evidence = Evidence(
             quote=body.quote,

@@ -116,7 +116,7 @@ class MemoryStore:
 
     def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
         self._write("witness")
-        self.seconds = dict(seconds)
+        self.seconds.update(seconds)
 
     def witness(self) -> Mapping[bytes, int]:
         return dict(self.seconds)
@@ -156,7 +156,7 @@ class Member:
         )
         self.puller._random.seed(self.i)
 
-    async def request(self, peer: bytes, payload: bytes) -> bytes:
+    async def request(self, peer: bytes, payload: bytes, **_limits: float) -> bytes:
         """The transport's part: ask a peer over a direct stream."""
         await trio.lowlevel.checkpoint()
         return await self.network.request(self.i, peer, payload)
