@@ -88,8 +88,9 @@ def build_pubsub(
         standing,
         # Not 1.2: with it the median delay among 10 nodes grew from 26 ms to 2.1 s.
         protocols=[PROTOCOL_ID_V11],
-        degree=8,
-        degree_low=6,
+        # As the specification says: of 8, 6 and 12 a message was copied to more peers for 16 % more CPU.
+        degree=6,
+        degree_low=4,
         degree_high=12,
         # The default of 120 s forms the mesh in minutes.
         heartbeat_interval=1,
