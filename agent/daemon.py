@@ -256,6 +256,7 @@ class Agent:
         reasons = [
             (view.error is not None, f"the chain: {view.error}"),
             (self.now_s() - view.block.time_s > STALE_AFTER_S, "the last block seen is too old"),
+            (view.clock is not None, str(view.clock)),
             (barred is not None, str(barred)),
             (view.obstacle is not None, str(view.obstacle)),
             (not self.is_own_log_known, "waiting for operators of more than two thirds of the weight"),

@@ -59,7 +59,7 @@ def _chain_text(chain: dict[str, Any] | None) -> str:
     if chain is None or chain["seqno"] is None:
         return "not reached yet"
     text = f"block {chain['seqno']}, {chain['age_s']} s old; epoch {chain['epoch']}"
-    return text + (f"; {chain['error']}" if chain["error"] else "")
+    return "; ".join([text, *(chain[key] for key in ("error", "clock") if chain[key])])
 
 
 def _peers_texts(peers: Sequence[dict[str, Any]], reach: dict[str, int] | None) -> list[str]:

@@ -42,6 +42,7 @@ from gossip.settlement import Settlement
 from gossip.tally import EpochFrame
 
 RETRY_S = 2.0
+CLOCK_OFF_MAX_S = 60
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class PoolView:
     error: str | None = None
     obstacle: str | None = None
     """Why this agent cannot close the oldest open epoch."""
+    clock: str | None = None
+    """What is wrong with this host's clock, as far as the chain tells."""
 
     def roster(self) -> Roster:
         """Who belongs to the pool: the operators, those before them, and all participants."""
@@ -132,6 +135,8 @@ class Settling:
             view.participants = await self._reader.registry(block)
             view.balance_nanoton = (await self._chain.account(self._wallet, block)).balance_nanoton
             self._roster_read_s = trio.current_time()
+        if view.block is None or block.seqno > view.block.seqno:
+            self._compare_clocks(block)
         view.state, view.rewards, view.block = state, rewards, block
         self._policies.turn_to(rewards.running.terms.policy_hash)
         self._note_missing(needed_policies(state, rewards))
@@ -140,6 +145,22 @@ class Settling:
             self._metrics.wallet_balance.set(view.balance_nanoton / NANO)
         self._metrics.chain_head_time.set(block.time_s)
         self._metrics.epoch.set(rewards.current_epoch)
+
+    def _compare_clocks(self, block: Block) -> None:
+        """Hold the local clock against a block that is new: it was made moments ago."""
+        ahead_s = self._now_s() - block.time_s
+        off = None
+        if abs(ahead_s) > CLOCK_OFF_MAX_S:
+            side = "ahead of" if ahead_s > 0 else "behind"
+            # Said without the number of seconds in between: it would be another text with each block.
+            off = f"this host's clock is more than {CLOCK_OFF_MAX_S} s {side} the chain's: set it (see timedatectl)"
+            if ahead_s > 0:
+                off += "; or the liteserver is behind"
+        if off is not None and off != self.view.clock:
+            log.warning("%s; now %d s", off, abs(ahead_s))
+        if off is None and self.view.clock is not None:
+            log.info("the clock agrees with the chain's again")
+        self.view.clock = off
 
     def _note_missing(self, needed: tuple[NeededPolicy, ...]) -> None:
         """Say which policy documents have to be got, each once."""
@@ -224,7 +245,8 @@ class Settling:
     def look(self, node: Node) -> None:
         """Note how far the open epoch's close has come."""
         if self._frame is not None:
-            self.watch.look(node.machine.progress(), self._frame.end_s, self._now_s())
+            assert self.view.block is not None
+            self.watch.look(node.machine.progress(), self._frame.end_s, self.view.block.time_s)
 
     def note_settled(self, settlement: Settlement, entry: Participant | None) -> None:
         """Tell people and metrics that a settlement landed; `entry` is this node's own in the registry."""

@@ -277,7 +277,7 @@ class EpochClose:
         frame = round_.frame
         logs = {
             participant.node_key: ObservedLog(
-                head=self._logs[participant.node_key].head,
+                head=self._logs[participant.node_key].head_by(now_s),
                 witnessed_s=self._witnessed_s.get(participant.node_key, 0),
                 worker_tokens=self.base.reading(participant.node_key).worker_tokens,
             )

@@ -37,6 +37,8 @@ UNSETTLED_BURST = 4096
 RECORD_SPACING_S = 2
 """An honest log grows by one record in a minute or so: this is thirty times as many."""
 CLOCK_TOLERANCE_S = 5
+OBSERVED_AHEAD_MAX_S = 30
+"""How far ahead of the chain's latest block a record may be dated that an observation names."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -148,6 +150,19 @@ class Log:
                 self.fork = ForkProof(self._by_hash[siblings[0]].record, record)
             self._keep(record)
         return placement
+
+    def head_by(self, now_s: int) -> Head:
+        """The last record up to the head that others hold by `now_s`, the chain's time: what an observation may name.
+
+        Of a host whose clock is fast the own records are dated ahead, and wait everywhere else (rule 3).
+        """
+        head = self.head
+        while head.seq > self.base.seq:
+            record = self._by_hash[head.hash].record
+            if _dated_s(record) <= now_s + OBSERVED_AHEAD_MAX_S:
+                break
+            head = Head(head.seq - 1, record.prev_hash)
+        return head
 
     def seq_max(self, now_s: int) -> int:
         """The highest number that a record may have by now (rule 6)."""

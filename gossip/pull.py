@@ -93,10 +93,15 @@ class Puller:
             for peer in self._peers():
                 if peer not in heard and await self._guarded(peer, self._learn_own_log):
                     heard.add(peer)
-            if node.logs[node.key.public].fork is not None:
-                raise OwnForkError(OWN_FORK)
+            self._require_own_log_alive()
             await trio.sleep(RETRY_S)
+        self._require_own_log_alive()
         node.is_own_log_known = True
+
+    def _require_own_log_alive(self) -> None:
+        own = self._node.key.public
+        if self._node.logs[own].fork is not None or self._node.machine.base.reading(own).dead:
+            raise OwnForkError(OWN_FORK)
 
     async def _learn_own_log(self, peer: bytes) -> None:
         """Take over all that `peer` knows of the own log; one that names a head and does not show it is at fault."""

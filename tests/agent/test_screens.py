@@ -52,7 +52,7 @@ STATUS: dict[str, Any] = {
     "policies": [],
     "entry": ENTRY,
     "is_own_log_known": True,
-    "chain": {"error": None, "seqno": 7, "age_s": 2, "epoch": 3},
+    "chain": {"error": None, "seqno": 7, "age_s": 2, "epoch": 3, "clock": None},
     "evidence": {
         "valid": True,
         "valid_until_s": 1090,
@@ -116,7 +116,8 @@ NO_EVIDENCE = {
     ("part", "value", "line"),
     [
         ("chain", None, "chain     not reached yet"),
-        ("chain", {"seqno": 7, "age_s": 2, "epoch": 3, "error": "no answer"}, "epoch 3; no answer"),
+        ("chain", {"seqno": 7, "age_s": 2, "epoch": 3, "error": "no answer", "clock": None}, "epoch 3; no answer"),
+        ("chain", {"seqno": 7, "age_s": 2, "epoch": 3, "error": None, "clock": "set it"}, "epoch 3; set it"),
         ("evidence", {**NO_EVIDENCE, "alarm": "no new evidence can be made"}, "evidence  no new evidence can be made"),
         ("evidence", NO_EVIDENCE, "evidence  being made"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -123,6 +124,36 @@ async def test_the_policy_of_the_running_epoch_is_in_force_and_a_missing_one_is_
     await settling.refresh()
     assert settling._policies.in_force == held
     assert [missing.hex() in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"),
+    [(61, "ahead of the chain's: set it (see timedatectl); or the liteserver"), (-61, "behind the chain's: set it")],
+)
+async def test_a_clock_that_is_wrong_is_told_once_and_until_it_is_right(
+    world: World, caplog: pytest.LogCaptureFixture, ahead_s: int, said: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    settling, off_s = settling_of(world), ahead_s
+    settling._now_s = lambda: world.now_s + off_s
+    for _ in range(3):
+        await settling.refresh()
+        assert settling.view.clock is not None
+        assert said in settling.view.clock
+        world.now_s += 5
+    off_s = 0
+    await settling.refresh()
+    assert settling.view.clock is None
+    assert [record.levelname for record in caplog.records if "clock" in record.message] == ["WARNING", "INFO"]
+
+
+async def test_a_chain_that_stands_still_says_nothing_of_the_clock(world: World) -> None:
+    settling, waited_s = settling_of(world), 0
+    settling._now_s = lambda: START_S + waited_s
+    await settling.refresh()
+    waited_s = 1000
+    await settling.refresh()
+    assert settling.view.clock is None
 
 
 async def test_the_roster_holds_both_sets_and_all_participants(world: World) -> None:

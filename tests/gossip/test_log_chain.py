@@ -15,6 +15,7 @@ from gossip.log_chain import (
     BRANCHES_MAX,
     CLOCK_TOLERANCE_S,
     GENESIS,
+    OBSERVED_AHEAD_MAX_S,
     RECORD_SPACING_S,
     UNSETTLED_BURST,
     ForkProof,
@@ -24,7 +25,7 @@ from gossip.log_chain import (
     Placement,
     RecordRange,
 )
-from gossip.records import CloseBody, Record, make_record
+from gossip.records import CloseBody, Record, WorkBody, make_record
 
 LATER_S = START_S + 10**6
 WINDOW_MAX_S = 60
@@ -317,3 +318,18 @@ def test_a_log_that_grows_too_fast_waits_and_one_that_is_settled_goes_on() -> No
 
 def test_a_log_whose_base_has_no_date_is_not_delayed() -> None:
     assert Log(key(0).public).seq_max(LATER_S) > 10**6
+
+
+def test_an_observation_names_what_others_hold_by_the_chains_time() -> None:
+    made, log = Author(0), Log(key(0).public)
+    made.prove()
+    for _ in range(20):
+        made.work()
+    fill(log, made.records)
+    third = made.records[3].body
+    assert isinstance(third, WorkBody)
+    assert log.head_by(third.end_s - OBSERVED_AHEAD_MAX_S) == head_of(made.records[3])
+    assert log.head_by(third.end_s - OBSERVED_AHEAD_MAX_S - 1) == head_of(made.records[2])
+    assert log.head_by(LATER_S) == log.head
+    log.rebase(head_of(made.records[3]), third.end_s)
+    assert log.head_by(0) == log.base

@@ -102,7 +102,7 @@ class Watch:
                 self._observed[message.digest] = message, dict(agent.witnessed_s)
                 for node_key, log in message.logs.items():
                     held = agent.logs[node_key]
-                    require(log.head == held.head, f"{agent.i} observes a head that it does not have")
+                    require(held.holds(log.head), f"{agent.i} observes a head that it does not have")
                     durable = log.head == held.base or agent.journal.has_record(held.record(log.head.hash))
                     require(durable, f"{agent.i} observes a head that is not durable")
                 for fork in message.forks:
