@@ -20,6 +20,8 @@ from contracts.signing import SigningKey
 
 GLOBAL_ID = DEVNET_GLOBAL_ID
 WINDOW_S = 4
+AGENTS_AT_FULL_PACE = 8
+"""What agents say to one another grows with the square of their number: above this they say it more seldom."""
 SAMPLE_INTERVAL_S = 1.0
 LOOPBACK = "127.0.0.1"
 PORTS = range(12_000, 32_000)
@@ -101,7 +103,7 @@ def prepare_seats(
     return seats
 
 
-def write_policy(path: Path, epoch_s: int) -> str:
+def write_policy(path: Path, epoch_s: int, agents: int) -> str:
     """Write the pool's policy: short steps, so that an epoch settles in seconds; returns its text."""
     attestation = AttestationPolicy(
         measurements=(SOFTWARE_MEASUREMENT,), evidence_age_max_s=max(90, 4 * epoch_s)
@@ -112,7 +114,7 @@ def write_policy(path: Path, epoch_s: int) -> str:
             "window_max_s": 60,
             "token_units": [1, 2],
             "tokens_per_s_max": 100_000,
-            "witness_bucket_s": 5,
+            "witness_bucket_s": 5 * _slower(agents),
             "witness_carry_s": 86_400,
             "anchor_age_max_s": 86_400,
             "machine_nodes_max": 1,
@@ -134,6 +136,7 @@ def write_config(
     The config names one other seat; where the rest are, the agents find out.
     """
     seeds = [other for other in seats if other is not seat][:1]
+    slower = _slower(len(seats))
     init_agent(
         seat.directory,
         Answers(
@@ -148,12 +151,21 @@ def write_config(
             web_port=seat.web_port,
             more={
                 "chain": {"poll_interval_s": 1.0, "roster_interval_s": 5.0},
-                "p2p": {"sync_interval_s": 2.0, "close_interval_s": 1.0, "address_interval_s": 1.0},
-                "engine": {"sample_interval_s": SAMPLE_INTERVAL_S, "window_s": WINDOW_S},
+                "p2p": {
+                    "sync_interval_s": 2.0 * slower,
+                    "close_interval_s": 1.0 * slower,
+                    "address_interval_s": 1.0 * slower,
+                },
+                "engine": {"sample_interval_s": SAMPLE_INTERVAL_S, "window_s": WINDOW_S * slower},
                 "web": _web_table(seat.host),
             },
         ),
     )
+
+
+def _slower(agents: int) -> int:
+    """By how much so many agents say everything more seldom: 1 is at full pace."""
+    return -(-agents // AGENTS_AT_FULL_PACE)
 
 
 def _web_table(host: Host) -> dict[str, Any]:

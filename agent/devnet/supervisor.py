@@ -132,7 +132,7 @@ class Devnet:
             customer = Wallet(chain, customer_key.seed, "v5r1", global_id=GLOBAL_ID)
             owner = OwnerCommands(self._directory / "owner.key", server)
             policy = self._directory / "policy.toml"
-            write_policy(policy, self._options.epoch_s)
+            write_policy(policy, self._options.epoch_s, self._options.agents)
             pool = await owner.deploy(policy, self._options.epoch_s)
             self._say(f"pool contracts deployed at {pool}")
             engines = await self._start_engines()
