@@ -121,7 +121,8 @@ class Agent:
     async def _take_part(self, chain: Chain) -> None:
         """Everything that needs the chain, in the order in which it can begin."""
         reader, wallet = PoolReader(chain, self.config.pool.contract), self._open_wallet(chain)
-        self.settling = settling = self._open_settling(chain, reader, wallet)
+        registries = Registries(self.config.journal_file.parent / "registries", chain, reader)
+        self.settling = settling = self._open_settling(chain, reader, wallet, registries)
         operators = await self._first_look(settling)
         attesting = self.attesting
         self.node = node = open_node(
@@ -138,6 +139,7 @@ class Agent:
             node.on_settled = lambda settlement: settling.note_settled(settlement, self.entry)
             gossiping.set_roster(settling.view.roster())
             nursery.start_soon(gossiping.run)
+            nursery.start_soon(registries.run, settling.open_epochs)
             nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(settling.view.roster()))
             nursery.start_soon(Submitting(chain, reader, wallet, self.metrics).perform, node)
             nursery.start_soon(self.verdicts.examine, node, chain)
@@ -171,12 +173,12 @@ class Agent:
             lock_file=self.config.wallet_lock_file,
         )
 
-    def _open_settling(self, chain: Chain, reader: PoolReader, wallet: Wallet) -> Settling:
+    def _open_settling(self, chain: Chain, reader: PoolReader, wallet: Wallet, registries: Registries) -> Settling:
         return Settling(
             chain,
             reader,
             wallet.address,
-            Registries(self.config.journal_file.parent / "registries", chain, reader),
+            registries,
             self.policies,
             self.metrics,
             poll_interval_s=self.config.chain.poll_interval_s,

@@ -17,7 +17,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -31,6 +32,8 @@ from contracts.model import OpenEpoch, Participant
 from contracts.reader import PoolReader
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
+KEEP_INTERVAL_S = 5.0
+RETRY_S = 60.0
 _DIGEST_BYTES = 32
 _OWN_FILE = re.compile(r"[0-9]+-[0-9]+\.boc(\.new)?")
 
@@ -45,27 +48,35 @@ class Registries:
         self._chain = chain
         self._reader = reader
         self._kept: frozenset[Path] = frozenset()
+        self._failed: dict[Path, tuple[float, ContractsError]] = {}
+        """Until when not to ask the chain again, and what it said."""
+
+    async def run(self, open_epochs: Callable[[], Collection[OpenEpoch]]) -> None:
+        """Keep the registries of the epochs that are open, for ever; beside whatever waits for the chain."""
+        while True:
+            await self.keep(open_epochs())
+            await trio.sleep(KEEP_INTERVAL_S)
 
     async def keep(self, open_epochs: Collection[OpenEpoch]) -> None:
-        """Read and keep the registries of these epochs, and forget all others. What fails is tried at the next call."""
-        wanted = {self._file(epoch): epoch for epoch in open_epochs}
+        """Read and keep the registries of these epochs, oldest first, and forget all others. What fails is left."""
+        wanted = {self._file(epoch): epoch for epoch in sorted(open_epochs, key=lambda open_: open_.epoch)}
         if wanted.keys() == self._kept:
             return
         await trio.to_thread.run_sync(self._forget_all_but, frozenset(wanted))
-        self._kept &= frozenset(wanted)
-        for file in wanted.keys() - self._kept:
-            try:
-                await self.of(wanted[file])
-                self._kept |= {file}
-            except ContractsError as error:
-                # Not said here: it is an obstacle once this epoch is the oldest open one.
-                log.debug("the registry of epoch %d cannot be read now: %s", wanted[file].epoch, error)
+        self._failed = {file: failure for file, failure in self._failed.items() if file in wanted}
+        for file, epoch in wanted.items():
+            if file in self._kept:
+                continue
+            with suppress(ContractsError):  # it is an obstacle, and said, once this epoch is the oldest open one
+                await self.of(epoch)
+        self._kept = await trio.to_thread.run_sync(lambda: frozenset(file for file in wanted if file.exists()))
 
     async def of(self, epoch: OpenEpoch) -> tuple[Participant, ...]:
         """The participants whose work this epoch counts, ascending by account.
 
         Raises:
-            ContractsError: it is not kept here, and the chain does not answer, or serves a state so old no more.
+            ContractsError: it is not kept here, and the chain does not answer, or serves a state so old no more;
+                for `RETRY_S` the same again, without asking.
         """
         file = self._file(epoch)
         data = await trio.to_thread.run_sync(_read, file)
@@ -74,7 +85,13 @@ class Registries:
         return (await trio.to_thread.run_sync(layout.read_registry, data)).participants
 
     async def _fetch(self, file: Path, epoch: OpenEpoch) -> Cell:
-        data = await self._reader.registry_data(await self._chain.block_at(epoch.finalized_s))
+        if (failed := self._failed.get(file)) is not None and trio.current_time() < failed[0]:
+            raise failed[1]
+        try:
+            data = await self._reader.registry_data(await self._chain.block_at(epoch.finalized_s))
+        except ContractsError as error:
+            self._failed[file] = trio.current_time() + RETRY_S, error
+            raise
         try:
             await trio.to_thread.run_sync(_write, file, data)
         except OSError as error:
@@ -86,10 +103,14 @@ class Registries:
         return self._folder / f"{epoch.epoch}-{epoch.finalized_s}.boc"
 
     def _forget_all_but(self, wanted: frozenset[Path]) -> None:
-        if self._folder.is_dir():
+        if not self._folder.is_dir():
+            return
+        try:
             for file in self._folder.iterdir():
                 if file not in wanted and _OWN_FILE.fullmatch(file.name):
                     file.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s: cannot be cleared of what settled: %s", self._folder, error)
 
 
 def _write(file: Path, data: Cell) -> None:

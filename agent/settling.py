@@ -130,7 +130,6 @@ class Settling:
         """
         view, block = self.view, await self._chain.head()
         state, rewards = await self._reader.state(block), await self._reader.rewards(block)
-        await self._registries.keep(rewards.open_epochs)
         if trio.current_time() - self._roster_read_s >= self._roster_interval_s:
             view.participants = await self._reader.registry(block)
             view.balance_nanoton = (await self._chain.account(self._wallet, block)).balance_nanoton
@@ -241,6 +240,10 @@ class Settling:
         if obstacle is not None and obstacle != self.view.obstacle:
             log.error("%s", obstacle)
         self.view.obstacle = obstacle
+
+    def open_epochs(self) -> tuple[OpenEpoch, ...]:
+        """The epochs that wait for their settlement, as last seen."""
+        return self.view.rewards.open_epochs if self.view.rewards is not None else ()
 
     def look(self, node: Node) -> None:
         """Note how far the open epoch's close has come."""

@@ -383,7 +383,7 @@ def open_node(
     """
     landed = store.last_landed()
     base = landed.base() if landed is not None else Base()
-    witness = Witness(policy.work.witness_bucket_s, store.witness())
+    witness = Witness(policy.work.witness_bucket_s, store.witness(), started_s=now_s())
     node = Node(key, pool, policy, store, verdict, base=base, witness=witness, now_s=now_s)
     node.register(participants)
     node.logs.open((key.public,))

@@ -7,7 +7,8 @@ Decides what an observation says of a participant's uptime. The caller says who 
    ahead and handed in by somebody else; nor is a request: whoever sends it chooses the moment, and could be off
    for the rest of each bucket.
 3. A reading never lags behind the settled one, so an operator that is new, or lost its journal, counts from there.
-   The bucket in which it was raised is not credited once more: whoever was ahead may have counted it.
+   The bucket in which it was raised is not credited once more: whoever was ahead may have counted it. Nor is the
+   bucket in which a node starts that kept its readings: it may have been credited before.
 4. What is kept is bounded: keys that are registered, or that the base names.
 
 Source: PROTOCOL, "Words" (observation) and "Tally".
@@ -19,12 +20,17 @@ from collections.abc import Collection, Mapping
 
 
 class Witness:
-    """Cumulative witnessed seconds by node key; `bucket_s` is the policy's granularity."""
+    """Cumulative witnessed seconds by node key; `bucket_s` is the policy's granularity.
 
-    def __init__(self, bucket_s: int, seconds: Mapping[bytes, int] | None = None) -> None:
+    A node that was started at `started_s` (Unix seconds) goes on from the `seconds` that it kept.
+    """
+
+    def __init__(
+        self, bucket_s: int, seconds: Mapping[bytes, int] | None = None, *, started_s: int | None = None
+    ) -> None:
         self.bucket_s = bucket_s
         self._seconds = dict(seconds or {})
-        self._last_bucket: dict[bytes, int] = {}
+        self._last_bucket = {} if started_s is None else dict.fromkeys(self._seconds, started_s // bucket_s)
 
     @property
     def seconds(self) -> Mapping[bytes, int]:

@@ -10,8 +10,9 @@ import pytest
 from chain_in_memory import opened
 from pool_fixture import START_S, key, participant
 from pytoniq_core import Cell
+from trio.testing import MockClock
 
-from agent.registries import Registries
+from agent.registries import RETRY_S, Registries
 from contracts.chain import Block
 from contracts.errors import ChainUnavailableError, ContractsError
 from tests.contracts.pool_scene import Scene
@@ -102,15 +103,20 @@ async def test_a_damaged_file_is_read_anew(
     assert file.read_bytes() == whole
 
 
-async def test_a_chain_that_is_away_is_asked_again(cells: dict[int, Cell], tmp_path: Path) -> None:
+async def test_a_chain_that_is_away_is_asked_again_after_a_while(
+    cells: dict[int, Cell], tmp_path: Path, mock_clock: MockClock
+) -> None:
     chain = Chain(cells, error=ChainUnavailableError("away"))
     registries = Registries(tmp_path, chain, chain)
     await registries.keep([FIRST])
-    with pytest.raises(ChainUnavailableError):
-        await registries.of(FIRST)
     chain.error = None
+    with pytest.raises(ChainUnavailableError, match="away"):
+        await registries.of(FIRST)
     await registries.keep([FIRST])
-    assert chain.reads == 3
+    assert chain.reads == 1
+    mock_clock.jump(RETRY_S)
+    await registries.keep([FIRST])
+    assert chain.reads == 2
     assert len(names(tmp_path)) == 1
 
 
@@ -120,5 +126,10 @@ async def test_a_disk_that_takes_nothing_costs_the_copy_and_not_the_epoch(
     chain, folder = Chain(cells), tmp_path / "r"
     folder.write_bytes(b"a file where the folder should be")
     caplog.set_level(logging.WARNING)
-    assert len(await Registries(folder, chain, chain).of(FIRST)) == 2
+    registries = Registries(folder, chain, chain)
+    await registries.keep([FIRST])
+    assert len(await registries.of(FIRST)) == 2
     assert "is not kept" in caplog.text
+    folder.unlink()
+    await registries.keep([FIRST])
+    assert len(names(folder)) == 1, "it is tried again"

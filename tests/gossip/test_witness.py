@@ -94,3 +94,13 @@ def test_raising_never_credits_more_than_the_time_that_passed(steps: list[tuple[
         other.hear(A, now_s)
         assert other.seconds.get(A, 0) <= (now_s // 5 - began + 1) * 5
         assert other.seconds.get(A, 0) <= steady.seconds.get(A, 0)
+
+
+def test_the_bucket_of_a_restart_is_not_credited_twice() -> None:
+    witness = Witness(300, {A: 600}, started_s=10_000)
+    for now_s in (10_000, 10_199):
+        witness.hear(A, now_s)
+        witness.hear(B, now_s)
+    assert witness.seconds == {A: 600, B: 300}, "of B nothing was kept: nothing can have been credited"
+    witness.hear(A, 10_200)
+    assert witness.seconds == {A: 900, B: 300}
