@@ -5,10 +5,9 @@ Rules, cheapest first:
 1. Lengths and the topic; then whether the message was seen; then the forwarder's allowance.
 2. The origin's signature; only then its own allowance, which nobody else can spend.
 3. Whatever fails ends the message or the stream that brought it, never more; the forwarder is charged.
-4. The mesh consists of the roster: strangers may hand us messages, but neither get any nor carry ours.
-5. What waits to be sent is bounded in bytes, per peer and overall; what does not fit is lost, as gossip may be.
+4. What waits to be sent is bounded in bytes, per peer and overall; what does not fit is lost, as gossip may be.
 
-Frames and queues, the bytes of it, are in `gossip.libp2p_patches.rpc`.
+Frames and queues, the bytes of it, are in `gossip.libp2p_patches.rpc`, the mesh in `gossip.libp2p_patches.router`.
 
 What a message means is decided elsewhere, after its receipt: a slow validator delivers twice.
 Source: libp2p specs (pubsub, gossipsub v1.1); py-libp2p 0.8.1, whose classes these are.
@@ -18,17 +17,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
-from libp2p.pubsub.gossipsub import GossipSub
-from libp2p.pubsub.mcache import MessageCache
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.validators import signature_validator
@@ -40,6 +36,7 @@ from gossip.conduct import Fault
 from gossip.errors import InvalidMessageError
 from gossip.libp2p_patches.connections import SafeHost
 from gossip.libp2p_patches.identity import node_key_of
+from gossip.libp2p_patches.router import CONTROL_IDS_MAX, SafeGossipSub
 from gossip.libp2p_patches.rpc import BoundedRpcQueue, FrameReader, require_shape
 from gossip.libp2p_patches.standing import Standing
 
@@ -47,101 +44,12 @@ log = logging.getLogger(__name__)
 
 RPC_MESSAGES_MAX = 256
 CONTROL_ENTRIES_MAX = 8
-CONTROL_IDS_MAX = 256
 STREAMS_PER_PEER_MAX = 4
 """One is in use; more appear for a moment while duplicate connections are settled."""
-RECENT_BYTES_MAX = 16 << 20
-"""Messages kept for peers that ask for them later, whatever the heartbeats say."""
 ATTACH_RETRY_MIN_S = 0.1
 ATTACH_RETRY_MAX_S = 10.0
 SEEN_TTL_S = 120.0
 SEEN_MAX = 100_000
-
-
-class SafeGossipSub(GossipSub):  # type: ignore[misc]
-    """A router that outlives its heartbeat's errors and keeps no list that only grows."""
-
-    def __init__(self, counters: Counter[str], standing: Standing, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._counters = counters
-        self._standing = standing
-        self._grafted: set[ID] = set()
-        """Connected strangers that took us into their mesh."""
-        # Seen: 12 heartbeats of whatever arrives, however large.
-        self.mcache: Any = _BoundedCache(kwargs["gossip_window"], kwargs["gossip_history"])
-        # Scores would shut out honest peers after a reconnect (GRAFT soon after PRUNE); ours count elsewhere.
-        self.scorer = None
-        # Seen: one entry per message, for ever, when adaptive gossip is off.
-        self.recent_message_deliveries: Any = defaultdict(partial(deque, maxlen=1))
-
-    async def heartbeat(self) -> None:
-        while True:
-            try:
-                await super().heartbeat()
-            except Exception:
-                self._counters["heartbeat_failed"] += 1
-                log.exception("a gossip heartbeat failed; the next one follows")
-                await trio.sleep(self.heartbeat_interval)
-
-    def _get_in_topic_gossipsub_peers_from_minus(
-        self, topic: str, num_to_select: int, minus: Iterable[ID], backoff_check: bool = False
-    ) -> list[ID]:
-        # Seen: 12 strangers fill the mesh of a small pool, and its members do not hear one another.
-        peers = {
-            peer
-            for peer in self.pubsub.peer_topics[topic]
-            if peer in self.peer_protocol
-            and self._is_wanted(peer)
-            and not (backoff_check and self._check_back_off(peer, topic))
-        }
-        selected: list[ID] = self.select_from_minus(num_to_select, peers, minus)
-        return selected
-
-    def gossip_heartbeat(self) -> Any:
-        # Seen: no word of recent messages, for a minute, to a peer outside of the mesh that pruned us, as if
-        # the back-off were about more than GRAFT.
-        chosen: Any = defaultdict(dict)
-        for topic, mesh in self.mesh.items():
-            ids = self.mcache.window(topic)[-CONTROL_IDS_MAX:]
-            if ids and topic in self.pubsub.peer_topics:
-                for peer in self._get_in_topic_gossipsub_peers_from_minus(topic, self.degree, mesh):
-                    chosen[peer][topic] = ids
-        return chosen
-
-    async def handle_graft(self, graft_msg: Any, sender_peer_id: ID) -> None:
-        if self._is_wanted(sender_peer_id):
-            await super().handle_graft(graft_msg, sender_peer_id)
-        else:
-            # Not answered by a PRUNE: its back-off would outlast the moment until the roster shows a newcomer.
-            self._grafted.add(sender_peer_id)
-
-    async def on_peer_subscribed(self, peer_id: ID, topic: str) -> None:
-        if self._is_wanted(peer_id):
-            await super().on_peer_subscribed(peer_id, topic)
-
-    def _is_wanted(self, peer_id: ID) -> bool:
-        return self._standing.in_roster(node_key_of(peer_id.to_bytes()))
-
-    def forget(self, peer_id: ID) -> None:
-        """Drop what is kept of a peer that is neither connected nor in the roster."""
-        # Seen: an entry per peer that ever sent a PRUNE or asked for a message, for ever.
-        for waits in self.back_off.values():
-            waits.pop(peer_id, None)
-        for limits in (self.iwant_request_limits, self.ihave_message_limits, self.graft_flood_tracking):
-            limits.pop(peer_id, None)
-        self._grafted.discard(peer_id)
-
-    def follow_roster(self) -> None:
-        """Take out of the mesh who left the roster, and in who joined it and has us in its own."""
-        joined = {peer for peer in self._grafted if self._is_wanted(peer)}
-        self._grafted -= joined
-        for peers in self.mesh.values():
-            peers.difference_update([peer for peer in peers if not self._is_wanted(peer)])
-            peers.update(joined & self.peer_protocol.keys())
-
-    def _check_equivocation(self, msg: Any) -> bool:
-        # A second message with one id is a duplicate, dropped long before; the table is not needed.
-        return True
 
 
 class SafePubsub(Pubsub):  # type: ignore[misc]
@@ -357,29 +265,6 @@ class _SeenCache:
 
     def add(self, message_id: bytes) -> None:
         self._seen.add(message_id, trio.current_time())
-
-
-class _BoundedCache(MessageCache):  # type: ignore[misc]
-    """Recent messages, of at most `RECENT_BYTES_MAX` bytes: the oldest go first."""
-
-    def __init__(self, window_size: int, history_size: int) -> None:
-        super().__init__(window_size, history_size)
-        self._bytes = 0
-
-    def put(self, msg: Any) -> None:
-        if msg.from_id + msg.seqno in self.msgs:
-            return
-        super().put(msg)
-        self._bytes += len(msg.data)
-        while self._bytes > RECENT_BYTES_MAX:
-            oldest = next(iter(self.msgs))
-            self._bytes -= len(self.msgs.pop(oldest).data)
-
-    def shift(self) -> None:
-        for entry in self.history[-1]:
-            if (message := self.msgs.get(entry.mid)) is not None:
-                self._bytes -= len(message.data)
-        super().shift()
 
 
 def _parse(frame: bytes, message_bytes_max: int) -> Any:

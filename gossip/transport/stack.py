@@ -25,7 +25,8 @@ from multiaddr import Multiaddr
 
 from gossip.admission import ConnectionAdmission, MessageAdmission
 from gossip.libp2p_patches.connections import SafeHost, SafeMuxer, SafeSwarm
-from gossip.libp2p_patches.pubsub import SafeGossipSub, SafePubsub
+from gossip.libp2p_patches.pubsub import SafePubsub
+from gossip.libp2p_patches.router import SafeGossipSub
 from gossip.libp2p_patches.standing import Standing
 from gossip.transport.values import TransportConfig
 

@@ -42,6 +42,7 @@ from gossip import libp2p_patches
 from gossip.buckets import SharedBytes
 from gossip.errors import InvalidMessageError
 from gossip.libp2p_patches import pubsub, rpc
+from gossip.libp2p_patches import router as router_module
 from gossip.libp2p_patches.identity import node_key_of, peer_id_of
 
 GOSSIP = TProtocol(PROTOCOL_ID_V11)
@@ -294,9 +295,9 @@ async def test_a_failing_heartbeat_is_followed_by_the_next(monkeypatch, autojump
             raise RuntimeError("a peer left meanwhile")
         await trio.sleep_forever()
 
-    monkeypatch.setattr(pubsub.GossipSub, "heartbeat", beat)
+    monkeypatch.setattr(router_module.GossipSub, "heartbeat", beat)
     counters: Counter[str] = Counter()
-    router = pubsub.SafeGossipSub(
+    router = router_module.SafeGossipSub(
         counters,
         standing_of(),
         protocols=[GOSSIP],

@@ -18,7 +18,7 @@ from gossip import libp2p_patches
 from gossip.admission import MessageLimits
 from gossip.buckets import SharedBytes
 from gossip.errors import InvalidMessageError
-from gossip.libp2p_patches import pubsub, rpc
+from gossip.libp2p_patches import router, rpc
 from gossip.libp2p_patches.connections import SafeHost
 from gossip.libp2p_patches.identity import peer_id_of
 from gossip.transport import Transport
@@ -121,8 +121,8 @@ async def test_what_waits_is_bounded_in_bytes_per_peer_and_overall(monkeypatch):
 
 
 def test_recent_messages_are_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr(pubsub, "RECENT_BYTES_MAX", 1_000)
-    cache = pubsub._BoundedCache(2, 3)
+    monkeypatch.setattr(router, "RECENT_BYTES_MAX", 1_000)
+    cache = router._BoundedCache(2, 3)
     for number in range(20):
         cache.put(rpc_pb2.Message(from_id=b"a", seqno=bytes([number]), data=bytes(100), topicIDs=[TOPIC]))
     assert list(cache.msgs) == [b"a" + bytes([number]) for number in range(10, 20)]
@@ -142,6 +142,28 @@ async def test_strangers_neither_get_gossip_nor_carry_it():
         router = a._pubsub.router
         assert router.mesh[TOPIC] == {peer_id_of(b.node_key)}
         assert router._get_in_topic_gossipsub_peers_from_minus(TOPIC, 9, set()) == [peer_id_of(b.node_key)]
+
+
+async def test_recent_messages_go_to_a_peer_of_the_roster_once():
+    async with open_node("a", **UNPACED) as a, open_node("friend") as friend, open_node("stranger") as stranger:
+        for number in range(20):
+            await a.publish(b"%d" % number)
+        a.set_roster({friend.node_key: ()})
+        for other in (friend, stranger):
+            other.set_roster({a.node_key: a.addresses})
+        await eventually(lambda: friend.messages.statistics().current_buffer_used == 20)
+        sent: list[int] = []
+        push = rpc.BoundedRpcQueue.push
+        for queue in a._pubsub.peer_queues.values():
+            queue.push = lambda packet, queue=queue, **k: sent.append(len(packet.publish)) or push(queue, packet, **k)
+        for other in (friend, stranger):
+            own = other._pubsub.peers[peer_id_of(a.node_key)]
+            for _ in range(5):
+                await own.write(framed(sub(False)) + framed(sub()))
+        await gossip_until_heard(friend, a, b"what came before it was read")
+        await gossip_until_heard(stranger, a, b"this, too")
+        assert sum(sent) < 3, "what was just said is passed on, and nothing again"
+        assert stranger.messages.statistics().current_buffer_used == 0
 
 
 async def test_a_newcomer_that_took_us_into_its_mesh_is_in_ours_once_the_roster_shows_it():

@@ -28,6 +28,7 @@ class Row:
 STACK = "gossip/transport/stack.py"
 CONNECTIONS = "gossip/libp2p_patches/connections.py"
 PUBSUB = "gossip/libp2p_patches/pubsub.py"
+ROUTER = "gossip/libp2p_patches/router.py"
 RPC = "gossip/libp2p_patches/rpc.py"
 PLAINTEXT = '__import__("libp2p.security.insecure.transport", fromlist=["x"]).InsecureTransport(key_pair)'
 
@@ -285,7 +286,7 @@ ROWS = (
     Row(
         "messages of 12 heartbeats are kept, however large",
         "16 MiB",
-        PUBSUB,
+        ROUTER,
         "test_libp2p_patches_gossip.py::test_recent_messages_are_bounded_in_bytes",
         "        while self._bytes > RECENT_BYTES_MAX:",
         "        while False:",
@@ -293,15 +294,23 @@ ROWS = (
     Row(
         "12 strangers fill the mesh of a small pool",
         "the mesh consists of the roster",
-        PUBSUB,
+        ROUTER,
         "test_libp2p_patches_gossip.py::test_strangers_neither_get_gossip_nor_carry_it",
         "        if self._is_wanted(sender_peer_id):\n",
         "        if True:\n",
     ),
     Row(
+        "the recent messages to whoever subscribes, as often as it does: 150 messages for 38 bytes",
+        "to a peer of the roster, once for each stream",
+        ROUTER,
+        "test_libp2p_patches_gossip.py::test_recent_messages_go_to_a_peer_of_the_roster_once",
+        "if self._is_wanted(peer_id) and self._caught_up.get(peer_id) is not stream:",
+        "if True:",
+    ),
+    Row(
         "no IHAVE for a minute to a peer that pruned us",
         "the back-off is about GRAFT alone",
-        PUBSUB,
+        ROUTER,
         "test_libp2p_patches_gossip.py::test_a_peer_that_pruned_us_still_hears_of_recent_messages",
         "    def gossip_heartbeat(self) -> Any:",
         "    def unused_heartbeat(self) -> Any:",
