@@ -76,6 +76,8 @@ class EpochWatch:
         closing = self._closing if self._closing is not None and self._closing.epoch == payload.epoch else None
         if closing is not None and landed.epoch == payload.epoch:
             closing.reached[Step.LANDED] = landed.settled_s
+            # A step is noted when it is looked for, which may be after the landing.
+            closing.reached = {step: min(at_s, landed.settled_s) for step, at_s in closing.reached.items()}
         self._metrics.settled_epoch.set(payload.epoch)
         if landed.epoch == payload.epoch:
             self._metrics.settled_time.set(landed.settled_s)
@@ -109,6 +111,8 @@ class EpochWatch:
     def _own_text(self, epoch: int, leaf: Leaf | None, total_score: int) -> str:
         if leaf is None:
             return "this node has no part in it"
+        if not leaf.score:
+            return f"nothing of this node's counted in it; {ton(leaf.earned_nanoton)} in all"
         before = self._earned.get(epoch - 1)
         earned = "" if before is None else f"{ton(leaf.earned_nanoton - before)} earned, "
         share = 100 * leaf.score / total_score if total_score else 0.0

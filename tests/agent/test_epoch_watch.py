@@ -35,11 +35,11 @@ def progress(epoch: int = 1, **changes: object) -> Progress:
     return replace(made, **changes)
 
 
-def settlement(epoch: int, earned_nanoton: int) -> Settlement:
+def settlement(epoch: int, earned_nanoton: int, *, score: int = 250) -> Settlement:
     leaf = Leaf(
         participant=OWN,
         earned_nanoton=earned_nanoton,
-        score=250,
+        score=score,
         tokens=900,
         tasks=9,
         uptime_s=60,
@@ -126,3 +126,16 @@ def test_without_an_open_epoch_nothing_is_noted(metrics: Metrics) -> None:
     watch.look(None, END_S, END_S + 4)
     watch.settled(settlement(1, NANO), landed(1, END_S), OWN)
     assert "close_step_seconds{" not in served(metrics)
+
+
+def test_no_step_comes_after_the_landing_and_who_did_not_count_is_told(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    watch = EpochWatch(metrics)
+    watch.look(progress(1, has_observed=True), END_S, END_S + 4)
+    watch.look(progress(1, has_observed=True, proposals=1, certified=True), END_S, END_S + 9)
+    watch.settled(settlement(1, 0, score=0), landed(1, END_S + 8), OWN)
+    said = caplog.records[0].getMessage()
+    assert "(observed +4 s, proposed +8 s, certified +8 s, landed +8 s;" in said
+    assert "nothing of this node's counted in it; 0.000 TON in all" in said

@@ -1,6 +1,6 @@
 """Attack one node and print what happened.
 
-python -m tests.attacks [--only NAME ...] [--json]
+python -m tests.attacks [--only NAME ...] [--json]; exit code 1: it did not withstand one of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def run(names: list[str]) -> list[Outcome]:
     return outcomes
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--json", action="store_true")
@@ -38,7 +38,11 @@ def main() -> None:
         print(json.dumps([{**asdict(outcome), "counted": outcome.counted()} for outcome in outcomes]))  # noqa: T201
     else:
         print(table(outcomes))  # noqa: T201
+    faults = [f"{outcome.name}: {fault}" for outcome in outcomes for fault in outcome.faults()]
+    for fault in faults:
+        print(fault, file=sys.stderr)  # noqa: T201
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

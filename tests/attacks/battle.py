@@ -53,6 +53,18 @@ class Outcome:
     after: dict[str, Any] = field(default_factory=dict)
     rss_bytes: int = 0
 
+    def faults(self) -> list[str]:
+        """What did not hold: nothing, if the node withstood the attack."""
+        held = {
+            "nothing was sent": bool(self.sent),
+            f"more than {MEMORY_BYTES_MAX >> 20} MiB": self.peak_bytes < MEMORY_BYTES_MAX,
+            "no honest request was answered": self.answered > 0,
+            "an honest request failed": self.failed == 0,
+            "no gossip between honest peers arrived": self.heard > 0,
+            "it did not come back to where it was": is_level(self.before, self.after),
+        }
+        return [fault for fault, is_held in held.items() if not is_held]
+
     def counted(self) -> dict[str, int]:
         """What the victim counted during the attack, by reason."""
         before, after = self.before["counters"], self.after["counters"]
