@@ -63,6 +63,7 @@ def test_seven_agents_settle_while_one_is_killed_and_all_of_them_are_paid(tmp_pa
     assert audit(tmp_path / "net", report) == [each["payload_hash"] for each in report["settlements"]]
 
 
+@pytest.mark.long
 def test_a_killed_agent_does_not_stop_settlement_and_catches_up_when_it_returns(tmp_path: Path) -> None:
     report = run(["--agents", "4", "--epochs", "3", "--chaos", "restart"], tmp_path / "net")
     assert report["ok"], report["faults"]
@@ -73,6 +74,7 @@ def test_a_killed_agent_does_not_stop_settlement_and_catches_up_when_it_returns(
     assert "epoch 3 settled" in log
 
 
+@pytest.mark.long
 def test_a_liar_is_outvoted_and_a_chain_that_goes_away_is_waited_for(tmp_path: Path) -> None:
     """Both in one network: each is a minute, and neither hides the other."""
     liar = [str(SUPPORT / "devnet_with_liar.py")]

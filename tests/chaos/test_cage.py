@@ -109,16 +109,3 @@ def test_what_there_is_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None
     assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS) == 13
     assert all(f"{scenario.name}" in told for scenario in SCENARIOS)
     assert any(scenario.is_quick for scenario in SCENARIOS)
-
-
-@in_earnest
-@pytest.mark.long
-@pytest.mark.timeout(400)
-def test_a_pool_that_is_cut_in_two_stalls_and_then_settles_everything() -> None:
-    program = [sys.executable, "-m", "tests.chaos", "--only", "partition", "--json"]
-    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
-    report = json.loads(done.stdout)
-    assert report["ok"]
-    assert [outcome["name"] for outcome in report["outcomes"]] == ["partition"]
-    assert report["books"]["claimed_nanoton"] == report["books"]["earned_nanoton"] > 0
