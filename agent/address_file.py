@@ -7,10 +7,10 @@ damaged is left aside with a warning.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.files import write_durably
 from gossip import codec
 from gossip.addresses import ADDRESS_BYTES_MAX
 from gossip.errors import InvalidMessageError
@@ -37,12 +37,7 @@ def load_addresses(path: Path) -> tuple[bytes, ...]:
 
 def save_addresses(path: Path, wires: Sequence[bytes]) -> None:
     """Replace the file. Whole or not at all; a failure is logged, for nothing but speed depends on it."""
-    aside = path.with_name(path.name + ".new")
     try:
-        with aside.open("wb") as file:
-            file.write(codec.encode(tuple(wires)))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_durably(path, codec.encode(tuple(wires)))
     except OSError as error:
         log.warning("%s: not written, it is tried again at the next change: %s", path, error)

@@ -14,7 +14,6 @@ import binascii
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +29,7 @@ from agent.tables import (
     IdentityTable,
     LogTable,
     P2pTable,
+    PeerTable,
     PoolPlaceTable,
     PoolTable,
     Table,
@@ -37,7 +37,7 @@ from agent.tables import (
     WebTable,
 )
 from contracts.errors import InvalidValueError
-from gossip.addresses import ADDRESSES_MAX, parse_tcp_address, require_dialable
+from gossip.addresses import ADDRESSES_MAX, TcpAddress, parse_tcp_address, require_dialable, require_leads_to
 from gossip.errors import InvalidMessageError
 
 TCP_ADDRESS_EXAMPLE = "a multiaddr like /ip4/203.0.113.7/tcp/4001"
@@ -193,7 +193,7 @@ def _require_ranges(path: Path, file: _File) -> None:
     require = _requiring(path)
     _require_reach(require, file.pool, file.chain)
     _require_provider(path, file)
-    _require_p2p(require, file.p2p, file.pool.global_id)
+    _require_p2p(path, file.p2p, file.pool.global_id)
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
     require(_is_http_url(file.engine.url), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
     positive = {
@@ -249,21 +249,60 @@ def _require_provider(path: Path, file: _File) -> None:
     require(table.pccs_ca_file is None or table.pccs_url is not None, "attestation.pccs_ca_file", "pccs_url besides")
 
 
-def _require_p2p(require: Require, table: P2pTable, network: int) -> None:
-    for name, addresses in (("listen", table.listen), ("announce", table.announce)):
-        for i, address in enumerate(addresses):
-            require(is_tcp_address(address), f"p2p.{name}[{i}]", TCP_ADDRESS_EXAMPLE)
+def _require_p2p(path: Path, table: P2pTable, network: int) -> None:
+    require = _requiring(path)
+    for i, text in enumerate(table.listen):
+        key = f"p2p.listen[{i}]"
+        address = _require_address(path, key, text)
+        # libp2p would listen on all interfaces, without a word.
+        is_ip = address.kind in ("ip4", "ip6") and address.peer is None
+        _require_value(path, is_ip, key, "an IP address of this host, without /p2p/: /ip4/0.0.0.0/tcp/4001", text)
     require(not table.announce or bool(table.listen), "p2p.announce", "nothing while p2p.listen is empty")
     require(len(table.announce) <= ADDRESSES_MAX, "p2p.announce", f"at most {ADDRESSES_MAX} addresses")
-    for i, address in enumerate(table.announce):
+    for i, text in enumerate(table.announce):
+        address = _require_address(path, f"p2p.announce[{i}]", text)
         try:
-            require_dialable(replace(parse_tcp_address(address), peer=None), network)
-        except InvalidMessageError:
-            require(False, f"p2p.announce[{i}]", "an address with a port, at which others reach this host")
+            require_dialable(address, network)
+        except InvalidMessageError as error:
+            expectation = f"an address with a port, at which others reach this host ({_reason(error)})"
+            _require_value(path, False, f"p2p.announce[{i}]", expectation, text)
+    keys: dict[str, int] = {}
     for i, peer in enumerate(table.peers):
-        require(_is_hex_key(peer.node_key), f"p2p.peers[{i}].node_key", "64 hex digits")
-        for k, address in enumerate(peer.addresses):
-            require(is_tcp_address(address), f"p2p.peers[{i}].addresses[{k}]", TCP_ADDRESS_EXAMPLE)
+        _require_peer(path, f"p2p.peers[{i}]", peer, network)
+        first = keys.setdefault(peer.node_key.lower(), i)
+        expectation = f"another key than p2p.peers[{first}]: all addresses of a key stand in one table"
+        _require_value(path, first == i, f"p2p.peers[{i}].node_key", expectation, peer.node_key)
+
+
+def _require_peer(path: Path, key: str, peer: PeerTable, network: int) -> None:
+    _require_value(path, _is_hex_key(peer.node_key), f"{key}.node_key", "64 hex digits", peer.node_key)
+    fits = 0 < len(peer.addresses) <= ADDRESSES_MAX
+    expectation = f"1 to {ADDRESSES_MAX} addresses, not {len(peer.addresses)}; whoever has none here is found by others"
+    _requiring(path)(fits, f"{key}.addresses", expectation)
+    for k, text in enumerate(peer.addresses):
+        address = _require_address(path, f"{key}.addresses[{k}]", text)
+        try:
+            require_leads_to(address, bytes.fromhex(peer.node_key), network)
+        except InvalidMessageError as error:
+            expectation = f"an address at which this key is dialled ({_reason(error)})"
+            _require_value(path, False, f"{key}.addresses[{k}]", expectation, text)
+
+
+def _require_address(path: Path, key: str, text: str) -> TcpAddress:
+    try:
+        return parse_tcp_address(text)
+    except InvalidMessageError as error:
+        expectation = f"{TCP_ADDRESS_EXAMPLE} ({_reason(error)})"
+        raise ConfigError(f"{path}: {key}: expected {expectation}, not {text[:300]!r}") from error
+
+
+def _reason(error: InvalidMessageError) -> str:
+    return str(error).removeprefix("address: ")
+
+
+def _require_value(path: Path, holds: bool, key: str, expectation: str, value: str) -> None:
+    """As `Require`, and the message shows what stands there: for what is no secret."""
+    _requiring(path)(holds, key, f"{expectation}, not {value[:300]!r}")
 
 
 def is_tcp_address(text: str) -> bool:

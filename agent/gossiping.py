@@ -19,7 +19,7 @@ from agent.address_file import load_addresses, save_addresses
 from agent.metrics import Metrics
 from agent.tables import P2pTable
 from gossip import serve, sync
-from gossip.addresses import PUBLIC_NETWORKS, TcpAddress, host_addresses, own_addresses, parse_tcp_address
+from gossip.addresses import PUBLIC_NETWORKS, host_addresses, own_addresses
 from gossip.finding import Finder
 from gossip.node import Node
 from gossip.probing import Prober
@@ -29,6 +29,10 @@ from gossip.transport import Transport, TransportConfig, open_transport
 from gossip.wire import GOSSIP_BYTES_MAX, topic
 
 SAVE_S = 30.0
+ALONE_S = 60.0
+"""With nobody connected for so long, the log says why."""
+ALONE_CHECK_S = 5.0
+ALONE_SHOWN = 4
 APPLY_S = 0.1
 
 log = logging.getLogger(__name__)
@@ -48,6 +52,7 @@ class Gossiping:
         self._address_file = address_file
         self._configured = {bytes.fromhex(peer.node_key): peer.addresses for peer in config.peers}
         self._applied: tuple[Roster, int] | None = None
+        self._said_not_dialled: set[str] = set()
         self._saved: dict[bytes, int] = dict(node.witness.seconds)
         self._saved_addresses: tuple[bytes, ...] = ()
         self.puller = Puller(
@@ -74,10 +79,20 @@ class Gossiping:
             return "config"
         return "record" if self.node.addresses.addresses(node_key) else None
 
+    def not_dialled(self) -> dict[str, str]:
+        """By key of the settings file: why a peer that it names is not dialled."""
+        if not self.roster.members:
+            return {}  # the chain has not been seen yet
+        return {
+            f"p2p.peers[{i}].node_key": f"{peer.node_key[:16]} is not registered in this pool: it is not dialled"
+            for i, peer in enumerate(self._config.peers)
+            if bytes.fromhex(peer.node_key) not in self.roster.members
+        }
+
     def own_addresses(self) -> tuple[str, ...]:
         """Where others can dial this node: what is announced, else what it listens on; none if it only dials."""
         if self._config.announce:
-            return tuple(_without_peer(text) for text in self._config.announce)
+            return self._config.announce
         listening = self.transport.addresses if self._config.listen else ()
         return own_addresses(listening, network=self.node.pool.network, hosts=host_addresses())
 
@@ -89,9 +104,10 @@ class Gossiping:
             return
         if self._applied is None or self._applied[0] != roster:
             book.keep_only(roster.members | {self.node.key.public})
+            self._warn_of_not_dialled()
         self._applied = (roster, book.revision)
         peers = {key: self._addresses_of(key) for key in roster.peers_of(self.node.key.public)}
-        self.transport.set_roster(peers, members=roster.members)
+        self.transport.set_roster(peers, members=roster.members, first=roster.operators)
 
     def _addresses_of(self, node_key: bytes) -> tuple[str, ...]:
         known = (*self._configured.get(node_key, ()), *self.node.addresses.addresses(node_key))
@@ -109,6 +125,7 @@ class Gossiping:
             nursery.start_soon(self._publish)
             nursery.start_soon(self._apply_addresses)
             nursery.start_soon(self._save_now_and_then)
+            nursery.start_soon(self._watch_reach)
             nursery.start_soon(self.puller.run)
             nursery.start_soon(self._finder.run)
             nursery.start_soon(self._prober.run)
@@ -153,6 +170,33 @@ class Gossiping:
             await trio.to_thread.run_sync(save_addresses, self._address_file, wires)
             self._saved_addresses = wires
 
+    async def _watch_reach(self) -> None:
+        """Say why, once per time that it lasts, when nobody is connected."""
+        since_s, is_said = trio.current_time(), False
+        while True:
+            await trio.sleep(ALONE_CHECK_S)
+            if self.connected() or not self.roster.peers_of(self.node.key.public):
+                since_s, is_said = trio.current_time(), False
+            elif not is_said and trio.current_time() - since_s >= ALONE_S:
+                log.warning("nobody is connected for %.0f s: %s", ALONE_S, self._why_alone())
+                is_said = True
+
+    def _why_alone(self) -> str:
+        peers = [peer for peer in self.transport.peers() if peer.in_roster]
+        if not any(peer.addresses for peer in peers):
+            return "nobody's address is known, and nobody dials this node: name an operator in p2p.peers"
+        errors = [f"{peer.node_key.hex()[:16]} at {error}" for peer in peers for error in peer.dial_errors]
+        if not errors:
+            return "no dial has come to an end yet"
+        more = f"; and {len(errors) - ALONE_SHOWN} more, see gpupool status" if len(errors) > ALONE_SHOWN else ""
+        return "; ".join(errors[:ALONE_SHOWN]) + more
+
+    def _warn_of_not_dialled(self) -> None:
+        for key, reason in self.not_dialled().items():
+            if key not in self._said_not_dialled:
+                log.warning("%s: %s", key, reason)
+                self._said_not_dialled.add(key)
+
     def _warn_if_unreachable(self) -> None:
         network = self.node.pool.network
         if network in PUBLIC_NETWORKS and self._config.listen and not self.own_addresses():
@@ -160,11 +204,6 @@ class Gossiping:
                 "nobody can dial this node: it listens on private addresses only, and p2p.announce is not set; forward "
                 "a port and announce its public address, or set p2p.listen = [] if there is none"
             )
-
-
-def _without_peer(text: str) -> str:
-    address = parse_tcp_address(text)
-    return TcpAddress(kind=address.kind, host=address.host, port=address.port, peer=None).text
 
 
 @asynccontextmanager
@@ -177,6 +216,7 @@ async def join_pool(node: Node, config: P2pTable, metrics: Metrics, address_file
     settings = TransportConfig(
         listen=config.listen,
         announce=config.announce,
+        is_public=node.pool.network in PUBLIC_NETWORKS,
         topic=topic(node.pool),
         gossip_bytes_max=GOSSIP_BYTES_MAX,
         request_bytes_max=sync.REQUEST_BYTES_MAX,
@@ -186,5 +226,7 @@ async def join_pool(node: Node, config: P2pTable, metrics: Metrics, address_file
     async def answer(peer: bytes, request: bytes) -> bytes:
         return await serve.serve(node, peer, request)
 
-    async with open_transport(node.key.seed, settings, serve=answer) as transport:
+    async with open_transport(
+        node.key.seed, settings, serve=answer, answer_bytes_max=serve.answer_bytes_max
+    ) as transport:
         yield Gossiping(node, transport, config, metrics, address_file)

@@ -31,6 +31,7 @@ def status_text(status: dict[str, Any]) -> str:
         f"agent     {status['version']}, up {status['uptime_s']} s, node {status['node_key'][:16]}",
         f"chain     {_chain_text(chain)}",
         *(f"peers     {text}" for text in _peers_texts(status["peers"], status["reach"])),
+        *(f"peers     {key}: {reason}" for key, reason in status["not_dialled"].items()),
         *(f"evidence  {text}" for text in _evidence_texts(evidence, status["time_s"])),
         f"work      {work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
         + (f"; {work['error']}" if work["error"] else ""),
@@ -49,6 +50,7 @@ def status_text(status: dict[str, Any]) -> str:
             f"close     epoch {close['epoch']}: view {view}, {close['observations']} observations, "
             f"attested {close['attested_weight']} of {close['total_weight']}"
             + (", certified" if close["certified"] else "")
+            + (f", waiting for {close['waiting_for']} objects of others" if close["waiting_for"] else "")
         )
     if settled is not None:
         lines.append(f"settled   epoch {settled['epoch']}, root {settled['root'][:16]}")
@@ -84,7 +86,8 @@ def _peer_text(peer: dict[str, Any]) -> str:
     heard = "never heard" if peer["heard_ago_s"] is None else f"heard {peer['heard_ago_s']:.0f} s ago"
     rtt = "" if peer["rtt_ms"] is None or not peer["connected"] else f", rtt {peer['rtt_ms']} ms"
     source = f"address: {peer['address_from']}" if peer["address_from"] else "no address known"
-    return f"{peer['role']} {'connected' if peer['connected'] else 'AWAY'}, {heard}{rtt}, {source}"
+    errors = "".join(f"; {legible(error)}" for error in peer["dial_errors"])
+    return f"{peer['role']} {'connected' if peer['connected'] else 'AWAY'}, {heard}{rtt}, {source}{errors}"
 
 
 def _pool_texts(pool: dict[str, Any] | None) -> list[str]:
@@ -155,10 +158,12 @@ def _evidence_texts(evidence: dict[str, Any], now_s: int) -> list[str]:
         )
     if evidence["collateral_error"]:
         lines.append(f"collateral is not renewed: {legible(evidence['collateral_error']['message'])}")
-    peers, missing = evidence["peers"], len(evidence["missing"])
-    if peers or missing:
+    peers, settled, missing = evidence["peers"], evidence["settled"], len(evidence["missing"])
+    if peers or settled or missing:
         held = sum(peer["valid"] for peer in peers.values())
-        lines.append(f"of others: {held} in force, {len(peers) - held} refused or ran out, {missing} not seen")
+        since = f" ({len(settled)} as settled, the first until {_utc(min(settled.values()))})" if settled else ""
+        refused = f"{len(peers) - held} refused or ran out"
+        lines.append(f"of others: {held + len(settled)} in force{since}, {refused}, {missing} not seen")
     lines += [
         f"{node_key[:16]} {_refusal_text(peer)}" for node_key, peer in peers.items() if peer["error"] is not None
     ][:REFUSALS_SHOWN]

@@ -5,7 +5,7 @@ Nothing here decides what is paid: the tally does (`gossip.coverage`); this says
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,21 @@ class Standing:
                 "gpus": len(self.found.gpus),
             }
         return value
+
+
+def settled_evidence(
+    node_keys: Iterable[bytes], standings: Mapping[bytes, Standing], base: Base, now_s: int
+) -> dict[bytes, int]:
+    """Until when (Unix seconds) evidence is in force that an epoch settled, of those of whom none was judged since.
+
+    After a start that is most of them: records that a settlement counted are not here any more.
+    """
+    latest = {
+        key: max((window.until_s for window in base.reading(key).evidence if window.from_s <= now_s), default=0)
+        for key in node_keys
+        if key not in standings
+    }
+    return {key: until_s for key, until_s in latest.items() if until_s >= now_s}
 
 
 def place_taken_by(

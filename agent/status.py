@@ -17,7 +17,7 @@ from agent.metrics import Metrics
 from agent.policies import needed_policies
 from agent.screens import ton_exact
 from agent.settling import Settling
-from agent.standings import place_taken_by
+from agent.standings import place_taken_by, settled_evidence
 from agent.verdicts import Verdicts
 from contracts.model import NANO, CertificateKind, Participant, ParticipantStatus, PoolState
 from gossip.coverage import BARRED
@@ -44,6 +44,7 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "evidence": _evidence(agent, now_s),
         "work": _work(agent.measuring, node),
         "peers": _peers(gossiping),
+        "not_dialled": gossiping.not_dialled() if gossiping is not None else {},
         "reach": _reach(gossiping),
         "close": _close(node),
         "settled": _settled(agent.settling, node),
@@ -79,7 +80,8 @@ def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, verdicts:
     metrics.transport_events.follow(gossiping.transport.counters)
     metrics.records.follow(node.placed)
     refusals = [standing.refusal(now_s) for standing in verdicts.standings.values()]
-    metrics.evidence_held.set(refusals.count(None))
+    settled = settled_evidence(node.registered, verdicts.standings, node.machine.base, now_s)
+    metrics.evidence_held.set(refusals.count(None) + len(settled))
     metrics.evidence_refused.set(Counter(refusal.code for refusal in refusals if refusal is not None))
     peers = gossiping.transport.peers()
     metrics.peers.set(sum(peer.connected for peer in peers))
@@ -105,7 +107,10 @@ def _evidence(agent: Agent, now_s: int) -> dict[str, Any]:
     value = agent.attesting.status(agent.key.public, now_s)
     standings = agent.verdicts.standings
     participants = agent.settling.view.participants if agent.settling is not None else ()
-    value["missing"] = [p.node_key.hex() for p in participants if p.node_key not in standings]
+    others = [p.node_key for p in participants if p.node_key != agent.key.public]
+    settled = settled_evidence(others, standings, agent.node.machine.base, now_s) if agent.node is not None else {}
+    value["settled"] = {key.hex(): until_s for key, until_s in settled.items()}
+    value["missing"] = [key.hex() for key in others if key not in standings and key not in settled]
     holder = place_holder(agent, now_s)
     value["place_taken_by"] = None if holder is None else holder.hex()
     return value
@@ -219,6 +224,7 @@ def _peers(gossiping: Gossiping | None) -> list[dict[str, Any]]:
             "address_from": gossiping.address_source(peer.node_key) or ("inbound" if peer.connected else None),
             "heard_ago_s": round(now - peer.last_heard_s, 1) if peer.last_heard_s is not None else None,
             "rtt_ms": round(peer.rtt_s * 1000, 1) if peer.rtt_s is not None else None,
+            "dial_errors": list(peer.dial_errors),
         }
         for peer in gossiping.transport.peers()
     ]

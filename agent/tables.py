@@ -82,14 +82,14 @@ class PeerTable(Table, frozen=True):
     node_key: str
     """64 hex digits."""
     addresses: tuple[str, ...]
-    """Multiaddrs, `/ip4/203.0.113.7/tcp/4001`."""
+    """Multiaddrs, `/ip4/203.0.113.7/tcp/4001`: at least one; a peer id in one is this key's."""
 
 
 class P2pTable(Table, frozen=True):
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/4001",)
-    """Empty: this node only dials; nobody can dial it."""
+    """IP addresses of this host. Empty: this node only dials; nobody can dial it."""
     announce: tuple[str, ...] = ()
-    """Where others dial this node, `/dns4/agent.example.org/tcp/4001`; absent: where it listens."""
+    """Where others dial this node, `/dns4/agent.example.org/tcp/4001`, without peer id; absent: where it listens."""
     peers: tuple[PeerTable, ...] = ()
     """Seeds: with one of them reachable, the others are found. Tried before what a peer says of itself."""
     sync_interval_s: float = 30.0

@@ -5,13 +5,15 @@ a peer. What it says is a hint: whoever is dialled still has to prove its key.
 
 1. `signed` is the canonical array ["gpupool/address/1", network, pool, node_key, issued_s, addresses].
 2. At most `ADDRESSES_MAX` addresses: multiaddrs of an IP address or a DNS name and a TCP port, without a peer id.
-   None is a node that only dials.
+   None is a node that only dials. A name does not end in a number: it would be an IP address in disguise.
 3. On TON's public networks no address points to the host that reads it, nor to nobody in particular: loopback,
-   unspecified, link-local (where clouds serve credentials), multicast, reserved, `localhost`.
+   unspecified, link-local (where clouds serve credentials), multicast, reserved, `localhost`. A name that resolves
+   to one of them is not dialled there.
 
 Elsewhere: which record is the newest (`gossip.address_book`), dialling (`gossip.transport`).
 
-Source: multiaddr specification (multiformats/multiaddr); RFC 6890 for special addresses.
+Source: multiaddr specification (multiformats/multiaddr); RFC 6890 for special addresses; RFC 6052 for NAT64; RFC 5890
+for names; URL standard, "ends in a number"; libp2p specs, peer-ids/peer-ids.md.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from contracts.signing import SigningKey
 from gossip import codec
@@ -41,6 +43,11 @@ _TCP_ADDRESS = re.compile(
     r"/(?P<kind>ip4|ip6|dns|dns4|dns6)/(?P<host>[0-9A-Za-z.:_-]{1,253})/tcp/(?P<port>[0-9]{1,5})"
     r"(?:/p2p/(?P<peer>[0-9A-Za-z]{1,128}))?"
 )
+_LABEL = re.compile(r"(?!(?![xX][nN])..--)[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_ED25519_ID_PREFIX = bytes.fromhex("002408011220")
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ROUTE_PROBES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses of documentation networks (RFC 5737, RFC 3849): nothing is sent to them."""
 
@@ -143,9 +150,17 @@ def parse_tcp_address(text: str) -> TcpAddress:
         place = IPv4Address(host) if kind == "ip4" else IPv6Address(host) if kind == "ip6" else host
     except ValueError as error:
         raise InvalidMessageError("address: not an IP address of its kind") from error
-    if isinstance(place, str) and ":" in place:
-        raise InvalidMessageError("address: not a DNS name")
+    if isinstance(place, str) and not _is_name(place):
+        raise InvalidMessageError(
+            "address: not a DNS name of letters, digits and hyphens; an IP address stands behind /ip4 or /ip6"
+        )
     return TcpAddress(kind=kind, host=place, port=int(found["port"]), peer=found["peer"])
+
+
+def _is_name(text: str) -> bool:
+    """Whether the transport takes this for a DNS name, and the resolver for no IP address."""
+    labels = text.removesuffix(".").split(".")
+    return all(map(_LABEL.fullmatch, labels)) and _NUMBER.fullmatch(labels[-1]) is None
 
 
 def require_dialable(address: TcpAddress, network: int) -> None:
@@ -154,20 +169,62 @@ def require_dialable(address: TcpAddress, network: int) -> None:
     Raises:
         InvalidMessageError: they may not; the message says why.
     """
-    if address.port == 0 or address.peer is not None:
-        raise InvalidMessageError("address: without a port, or with a peer id")
-    if isinstance(address.host, str):
-        is_here = address.host.rstrip(".").lower().rpartition(".")[2] == "localhost"
-        special = network in PUBLIC_NETWORKS and is_here
-    else:
-        special = address.host.is_unspecified or (network in PUBLIC_NETWORKS and _is_special(address.host))
-    if special:
-        raise InvalidMessageError("address: points to the reader's own host or to nobody")
+    if address.peer is not None:
+        raise InvalidMessageError("address: with a peer id; it goes without")
+    _require_place(address)
+    special = _is_localhost(address.host) if isinstance(address.host, str) else is_special(address.host)
+    if special and network in PUBLIC_NETWORKS:
+        raise InvalidMessageError(
+            "address: loopback, link-local, multicast or reserved: on a public network it points to the reader's own "
+            "host or to nobody"
+        )
 
 
-def _is_special(host: IPv4Address | IPv6Address) -> bool:
-    inner = host.ipv4_mapped if isinstance(host, IPv6Address) and host.ipv4_mapped is not None else host
+def require_leads_to(address: TcpAddress, node_key: bytes, network: int) -> None:
+    """Check that an address which this node's owner wrote down can lead to the peer with this key (32 bytes).
+
+    Loopback may: an owner has tunnels. But then as IP address, because names that resolve to it are not dialled
+    on a public network.
+
+    Raises:
+        InvalidMessageError: it cannot; the message says why.
+    """
+    _require_place(address)
+    if address.peer is not None and address.peer != peer_id_text(node_key):
+        raise InvalidMessageError(f"address: with the peer id of another key; this key's is {peer_id_text(node_key)}")
+    if isinstance(address.host, str) and _is_localhost(address.host) and network in PUBLIC_NETWORKS:
+        raise InvalidMessageError("address: a name of this host, not dialled on a public network; write /ip4/127.0.0.1")
+
+
+def _require_place(address: TcpAddress) -> None:
+    if address.port == 0:
+        raise InvalidMessageError("address: port 0 is none that can be dialled")
+    if not isinstance(address.host, str) and address.host.is_unspecified:
+        raise InvalidMessageError("address: unspecified: points to the reader's own host or to nobody")
+
+
+def _is_localhost(name: str) -> bool:
+    return name.rstrip(".").lower().rpartition(".")[2] == "localhost"
+
+
+def is_special(host: IPv4Address | IPv6Address) -> bool:
+    """Whether this address points to the host that reads it, to its link, or to nobody in particular."""
+    inner: IPv4Address | IPv6Address = host
+    if isinstance(host, IPv6Address):
+        if host.ipv4_mapped is not None:
+            inner = host.ipv4_mapped
+        elif host in _NAT64:  # an IPv4 host, as one sees it that has IPv6 alone
+            inner = IPv4Address(host.packed[12:])
     return any((inner.is_loopback, inner.is_unspecified, inner.is_link_local, inner.is_multicast, inner.is_reserved))
+
+
+def peer_id_text(node_key: bytes) -> str:
+    """The libp2p peer id of a node key (32 bytes), as it stands in multiaddrs: base58. Without loading libp2p."""
+    number, digits = int.from_bytes(_ED25519_ID_PREFIX + node_key, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        digits = _BASE58[digit] + digits
+    return "1" + digits  # the one leading zero byte of the prefix
 
 
 # Own addresses.

@@ -6,8 +6,8 @@
 2. It stops before the lowest fork that the listed observations contain or prove, and the log is dead
    from there on. A head at or above a proven fork stands for the record before the fork: so nobody has
    to fetch the branches, of which a hostile participant may make any number.
-3. A head below, and the record before a proven fork, are never ignored: the observation is unusable until
-   their chains are fetched, and invalid if they do not extend the base.
+3. A head below, and the record before the lowest proven fork, are never ignored: the observation is unusable
+   until their chains are fetched, and invalid if they do not extend the base.
 4. A witnessed reading is the highest value that more than one third of the total weight reports at least.
 
 Source: PROTOCOL, "Epoch close" step 4 and "Tally".
@@ -122,9 +122,9 @@ def needed_heads(
             log = logs[node_key]
             if observed.head.seq < log.base.seq or log.base != reading.head:
                 raise InvalidMessageError("observation: a head lies behind the settled base")
+            lowest = forks.get(node_key) or own.get(node_key)
             needed = [head for head in own[node_key].before if head.seq >= log.base.seq] if node_key in own else []
-            if node_key not in forks or observed.head.seq < forks[node_key].seq:
-                needed.append(observed.head)
+            needed = [head for head in (*needed, observed.head) if lowest is None or head.seq < lowest.seq]
             for head in needed:
                 if head.seq == log.base.seq and head != log.base:
                     raise InvalidMessageError("head: does not extend the settled base")

@@ -4,7 +4,8 @@ Pure: `handle(event)` returns the actions to perform, in order; it has no clock,
 no task. Time is the chain's (`Advanced.view.now_s`). One epoch is open at a time: the one after the base.
 Messages come verified (signatures) from `gossip.messages`; that they may be acted upon is decided here.
 
-1. Observe once, at max(end + settle_delay, landing of the epoch before).
+1. Observe once, at max(end + settle_delay, landing of the epoch before). Only the leader of an open view that has
+   too few usable observations says the same again, once in that view, and proves forks that stand in their way.
 2. Views open by chain time and never close; the leader of an open view proposes every usable observation it
    has, if they carry more than two thirds of the weight.
 3. A follower attests a proposal iff its own computation from what the proposal lists gives the same
@@ -23,7 +24,6 @@ Source: PROTOCOL, "Epoch close".
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
@@ -39,7 +39,6 @@ from gossip.epoch_events import (
     CheckpointArrived,
     DataArrived,
     Event,
-    Finalize,
     Heard,
     Message,
     ObjectId,
@@ -53,18 +52,18 @@ from gossip.epoch_events import (
     maker_of,
 )
 from gossip.errors import DataUnavailableError, InvalidMessageError
+from gossip.finalizing import Finalizing
 from gossip.log_chain import LogBook
 from gossip.messages import (
     Attest,
     ListedObservation,
     Observation,
-    ObservedLog,
     Proposal,
     make_attest,
-    make_observation,
     make_proposal,
 )
 from gossip.needs import Readiness, digests
+from gossip.observing import forks_to_add, observe, observe_again
 from gossip.policy import PoolPolicy
 from gossip.records import PoolId
 from gossip.round import Round
@@ -88,7 +87,6 @@ class EpochClose:
         self.base = base
         self._key = key
         self._pool = pool
-        self._policy = policy
         self._logs = logs
         self._verdict = verdict
         self._round: Round | None = None
@@ -97,7 +95,7 @@ class EpochClose:
         self._early = EarlyMessages()
         self._restored: tuple[Settlement, ...] = ()
         """What this node attested before it was started again: one of them may have landed meanwhile."""
-        self._finalizing: tuple[int, TurnSchedule] | None = None
+        self._finalizing = Finalizing(key.public, policy.timing.stage_s)
         self._view: ChainView | None = None
         self._operators: OperatorSet | None = None
         self._witnessed_s: Mapping[bytes, int] = {}
@@ -159,7 +157,7 @@ class EpochClose:
     def _advance(self, event: Advanced) -> list[Action]:
         self._view, self._witnessed_s, self._operators = event.view, event.witnessed_s, event.operators
         landed = event.view.landed
-        actions = self._finalize(event)
+        actions: list[Action] = [*self._finalizing.take(event.view, event.operators)]
         if landed.epoch > self.base.epoch:
             outcomes = self._round.outcomes.values() if self._round is not None else ()
             held = (*outcomes, *self._restored)
@@ -175,24 +173,6 @@ class EpochClose:
             self._open(frame, landed)
         return [*actions, *self._step()]
 
-    def _finalize(self, event: Advanced) -> list[Action]:
-        """After its end, anyone may close the running epoch; the operators take turns (step 1)."""
-        view = event.view
-        index = event.operators.index_of(self._key.public)
-        if index is None or view.now_s < view.current_end_s:
-            return []
-        if self._finalizing is None or self._finalizing[0] != view.current_epoch:
-            seed = hashlib.sha256(b"finalize" + view.current_epoch.to_bytes(4, "big")).digest()
-            turns = TurnSchedule.of(
-                seed,
-                index,
-                len(event.operators.operators),
-                stage_s=self._policy.timing.stage_s,
-                opened_s=view.current_end_s,
-            )
-            self._finalizing = (view.current_epoch, turns)
-        return [Finalize(view.current_epoch)] if self._finalizing[1].take(view.now_s) is not None else []
-
     def _adopt(self, settlement: Settlement) -> list[Action]:
         """What landed is the base, whether this node attested it or not (step 7)."""
         if settlement.payload.epoch <= self.base.epoch:
@@ -203,7 +183,7 @@ class EpochClose:
         self._restored = ()
         self._checkpoint = frozenset()
         for node_key, reading in settlement.readings.items():
-            self._logs.rebase(node_key, reading.head, reading.work_end_s)
+            self._logs.rebase(node_key, reading.head, reading.work_end_s, is_dead=reading.dead)
         return [Persist(epoch=settlement.payload.epoch, landed=settlement), Settled(settlement)]
 
     def _open(self, frame: EpochFrame, landed: Landed) -> None:
@@ -234,7 +214,8 @@ class EpochClose:
     def _take(self, round_: Round, message: Message) -> None:
         match message:
             case Observation():
-                self._readiness.add(message, in_place_of=round_.add_observation(message, self.base))
+                view = round_.view_at(self._view.now_s) if self._view is not None else None
+                self._readiness.add(message, in_place_of=round_.add_observation(message, self.base, view))
             case Proposal():
                 round_.add_proposal(message)
                 if message.leader == self._key.public:
@@ -243,8 +224,11 @@ class EpochClose:
                 round_.add_attest(message)
 
     def _put_aside(self, message: Message) -> None:
-        """Keep a message of the next epoch, or the one after: a peer may have seen the chain move first."""
-        is_operator = self._operators is None or self._operators.index_of(maker_of(message)) is not None
+        """Keep a message of the next epoch, or the one after: a peer may have seen the chain move first.
+
+        Before this node saw the chain, nobody is known to be an operator, and nothing is kept.
+        """
+        is_operator = self._operators is not None and self._operators.index_of(maker_of(message)) is not None
         if is_operator and 0 < message.epoch - self.base.epoch <= 2:
             self._early.put(message)
 
@@ -274,45 +258,43 @@ class EpochClose:
     def _observe(self, round_: Round, now_s: int) -> list[Action]:
         if round_.has_observed(self._key.public) or now_s < round_.observe_s:
             return []
-        frame = round_.frame
-        logs = {
-            participant.node_key: ObservedLog(
-                head=self._logs[participant.node_key].head_by(now_s),
-                witnessed_s=self._witnessed_s.get(participant.node_key, 0),
-                worker_tokens=self.base.reading(participant.node_key).worker_tokens,
-            )
-            for participant in frame.participants
-        }
-        observation = make_observation(
-            self._key,
-            self._pool,
-            epoch=frame.epoch,
-            set_id=frame.operators.set_id,
-            policy_hash=frame.policy.hash,
-            base=self.base.payload_hash,
-            logs=logs,
-            forks=tuple(
-                fork
-                for fork in self._logs.forks()
-                if fork.node_key in logs and not self.base.reading(fork.node_key).dead  # counted already
-            ),
+        observation = observe(
+            self._key, self._pool, round_.frame, self.base, self._logs, witnessed_s=self._witnessed_s, now_s=now_s
         )
+        return self._say(round_, observation)
+
+    def _observe_again(self, round_: Round, view: int) -> list[Action]:
+        """Once in a view that this node leads: prove the forks that keep observations from being usable (rule 1)."""
+        said = round_.latest_observation(self._key.public)
+        if said is None or round_.observed_again == view or not self._readiness.is_waiting:
+            return []
+        forks = forks_to_add(said, self.base, self._logs, tuple(round_.observations.values()))
+        if not forks:
+            return []
+        round_.observed_again = view
+        return self._say(round_, observe_again(self._key, self._pool, said, forks))
+
+    def _say(self, round_: Round, observation: Observation) -> list[Action]:
         self._take(round_, observation)
-        return [Persist(epoch=frame.epoch, messages=(observation,)), Publish(observation)]
+        return [Persist(epoch=round_.frame.epoch, messages=(observation,)), Publish(observation)]
 
     def _propose(self, round_: Round, now_s: int, index: int) -> list[Action]:
         """Propose once in each open view that this node leads (step 3)."""
         view = round_.view_to_lead(now_s, index)
         if view is None:
             return []
-        usable = self._readiness.usable(round_.observations.values(), round_.index_of)
+        usable, said = self._usable(round_), list[Action]()
+        if not round_.is_quorum(usable) and (said := self._observe_again(round_, view)):
+            usable = self._usable(round_)
         if not round_.is_quorum(usable):
-            return []
+            return said
         try:
             outcome = self._outcome(round_, list(usable.values()))
         except DataUnavailableError as error:
             self._readiness.note(error.missing)
-            return []
+            return said
+        except InvalidMessageError:  # `usable` leaves nothing of which none follows; if it did, others may still lead
+            return said
         proposal = make_proposal(
             self._key,
             self._pool,
@@ -324,15 +306,16 @@ class EpochClose:
         )
         round_.led.add(view)
         round_.add_proposal(proposal)
-        return [Persist(epoch=round_.frame.epoch, messages=(proposal, *usable.values())), Publish(proposal)]
+        return [*said, Persist(epoch=round_.frame.epoch, messages=(proposal, *usable.values())), Publish(proposal)]
+
+    def _usable(self, round_: Round) -> dict[int, Observation]:
+        """The observations that may be listed: of each operator the latest, which proves the most."""
+        return self._readiness.usable(reversed(round_.observations.values()), round_.index_of)
 
     def _judge(self, round_: Round, now_s: int, index: int | None) -> list[Action]:
-        """Recompute every pending proposal; attest those that hold (step 4)."""
-        view = round_.view_at(now_s)
+        """Recompute the pending proposals; attest those that hold (step 4)."""
         actions: list[Action] = []
-        for digest, proposal in list(round_.pending.items()):
-            if view is None or proposal.view > view:
-                continue
+        for proposal in round_.to_judge(now_s):
             try:
                 observations = round_.listed(proposal)
                 outcome = self._outcome(round_, observations)
@@ -346,7 +329,7 @@ class EpochClose:
             else:
                 if index is not None:
                     actions += self._attest(round_, proposal, observations, outcome)
-            del round_.pending[digest]
+            del round_.pending[proposal.digest]
         return actions
 
     def _attest(

@@ -16,6 +16,7 @@ its predecessor, must wait, breaks a rule, or forks the log. The record's conten
 6. A log that grows faster than any honest one is delayed: above the base stand at most `UNSETTLED_BURST` records,
    and one more for each `RECORD_SPACING_S` since the base was settled. This delays, too, and invalidates nothing,
    so that peers whose clocks differ agree in the end; it bounds what a participant can make everybody keep.
+7. Of a log that was settled as dead nothing is held above the base: it never counts, and keeps no peer busy.
 
 Elsewhere: signatures (`gossip.records`), which fork ends a log (`gossip.cut`), storage (the node's shell).
 
@@ -33,6 +34,7 @@ from gossip.records import CloseBody, EvidenceBody, ReceiptBody, Record, WorkBod
 
 BRANCHES_MAX = 8
 EVIDENCE_UNSETTLED_MAX = 256
+"""Pieces of evidence in one log above the base."""
 UNSETTLED_BURST = 4096
 RECORD_SPACING_S = 2
 """An honest log grows by one record in a minute or so: this is thirty times as many."""
@@ -103,11 +105,12 @@ class Log:
     `settled_s` is when the base was settled (rule 6); 0, not known, delays nothing.
     """
 
-    __slots__ = ("_by_hash", "_by_seq", "base", "base_work_end_s", "fork", "head", "node_key", "settled_s")
+    __slots__ = ("_by_hash", "_by_seq", "base", "base_work_end_s", "fork", "head", "is_dead", "node_key", "settled_s")
 
     def __init__(self, node_key: bytes, settled_s: int = 0) -> None:
         self.node_key = node_key
         self.fork: ForkProof | None = None
+        self.is_dead = False
         self.settled_s = settled_s
         self._start(GENESIS, 0)
 
@@ -122,7 +125,7 @@ class Log:
         """Where a verified record would stand; nothing changes. Arguments and errors as for `insert`."""
         if self.knows(record.hash):
             return Placement.KNOWN
-        if record.seq <= self.base.seq:
+        if self.is_dead or record.seq <= self.base.seq:
             return Placement.SETTLED
         previous_end_s = self._work_end_before(record)
         if previous_end_s is None:
@@ -145,9 +148,6 @@ class Log:
         """
         placement = self.place(record, now_s=now_s, window_max_s=window_max_s)
         if placement in (Placement.EXTENDED, Placement.FORKED):
-            siblings = self._by_seq.get(record.seq, ())
-            if siblings and (self.fork is None or record.seq < self.fork.seq):
-                self.fork = ForkProof(self._by_hash[siblings[0]].record, record)
             self._keep(record)
         return placement
 
@@ -171,12 +171,15 @@ class Log:
     def _keep(self, record: Record) -> None:
         body = record.body
         previous_end_s = self._work_end_before(record) or 0
+        siblings = self._by_seq.setdefault(record.seq, [])
+        if siblings and (self.fork is None or record.seq < self.fork.seq):
+            self.fork = ForkProof(self._by_hash[siblings[0]].record, record)
+        siblings.append(record.hash)
         self._by_hash[record.hash] = _Entry(
             record,
             body.end_s if isinstance(body, WorkBody) else previous_end_s,
             self._evidence_before(record) + isinstance(body, EvidenceBody),
         )
-        self._by_seq.setdefault(record.seq, []).append(record.hash)
         if self.head.hash == record.prev_hash:
             self.head = Head(record.seq, record.hash)
 
@@ -219,10 +222,13 @@ class Log:
         """The records of this number: none, one, or several after a fork."""
         return tuple(self._by_hash[key].record for key in self._by_seq.get(seq, ()))
 
-    def rebase(self, cut: Head, work_end_s: int) -> None:
-        """Make `cut` the base: forget what is at or behind it, and what does not descend from it."""
-        kept = [entry.record for entry in self._by_hash.values() if entry.record.seq > cut.seq]
+    def rebase(self, cut: Head, work_end_s: int, *, is_dead: bool = False) -> None:
+        """Make `cut` the base: forget what is at or behind it, and what does not descend from it (or all: rule 7)."""
+        self.is_dead = is_dead
+        kept = [entry.record for entry in self._by_hash.values() if not is_dead and entry.record.seq > cut.seq]
         self._start(cut, work_end_s)
+        if self.fork is not None and self.fork.seq > cut.seq and not is_dead:
+            self.fork = None  # found again, if it descends from the cut: one beside it proves nothing of this log
         for record in sorted(kept, key=lambda record: record.seq):
             if self._work_end_before(record) is not None:
                 self._keep(record)
@@ -292,10 +298,10 @@ class LogBook:
             raise InvalidMessageError(f"record: no participant of the pool has the key {record.node_key.hex()}")
         return log.insert(record, now_s=now_s, window_max_s=self.window_max_s)
 
-    def rebase(self, node_key: bytes, cut: Head, work_end_s: int) -> None:
-        """Make `cut` the base of this key's log, which is started if there is none."""
+    def rebase(self, node_key: bytes, cut: Head, work_end_s: int, *, is_dead: bool = False) -> None:
+        """Make `cut` the base of this key's log, which is started if there is none; `is_dead`: it ends there."""
         self.open((node_key,))
-        self._logs[node_key].rebase(cut, work_end_s)
+        self._logs[node_key].rebase(cut, work_end_s, is_dead=is_dead)
 
     def forks(self) -> tuple[ForkProof, ...]:
         """The lowest fork known of each forked log."""

@@ -5,7 +5,8 @@ So what is missing is remembered: a look costs no more than what has arrived sin
 
 1. Records only arrive while an epoch is open, and proven forks only excuse heads: a need that is met stays met.
 2. At most `NEEDS_MAX` missing heads of a decision are remembered; when these are here, the rest is looked for.
-3. A settlement that lacks more than records (an anchor, an attachment) is not computed again before such a thing came.
+3. What a fork excuses that no listed observation proves, is not excused: a follower knows the list alone.
+4. A settlement that lacks more than records (an anchor, an attachment) is not computed again before such a thing came.
 
 Elsewhere: which heads are needed (`gossip.cut`), fetching them (`gossip.pull`).
 
@@ -14,8 +15,9 @@ Source: docs/adr/0022.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TypeAlias
@@ -85,7 +87,10 @@ class Readiness:
     def usable(
         self, observations: Iterable[Observation], index_of: Callable[[bytes], int | None]
     ) -> dict[int, Observation]:
-        """One usable observation of each operator, by index; what the others lack is wanted from now on."""
+        """One observation of each operator that may be listed with the others, by index: its first that is usable.
+
+        What the others lack is wanted from now on.
+        """
         usable: dict[int, Observation] = {}
         for observation in observations:
             index = index_of(observation.operator)
@@ -93,7 +98,30 @@ class Readiness:
             with suppress(InvalidMessageError):
                 if index is not None and index not in usable and self.is_usable(observation):
                     usable[index] = observation
-        return usable
+        return self._listable(usable)
+
+    def _listable(self, usable: dict[int, Observation]) -> dict[int, Observation]:
+        """Those that stay usable by the forks that they prove themselves (rule 3)."""
+        while True:
+            forks = proven_forks(usable.values())
+            excused = [key for key, fork in self._forks.items() if key not in forks or forks[key].seq > fork.seq]
+            kept = {index: o for index, o in usable.items() if self._is_met_by(o, excused, forks)}
+            if len(kept) == len(usable):
+                return usable
+            usable = kept
+
+    def _is_met_by(
+        self, observation: Observation, node_keys: Collection[bytes], forks: Mapping[bytes, ProvenFork]
+    ) -> bool:
+        """Whether all is here that is needed of these logs, given these forks alone; what is missing is wanted."""
+        part = replace(observation, logs={k: observation.logs[k] for k in node_keys if k in observation.logs})
+        try:
+            needed = list(needed_heads(self._base, [part], self._logs, forks))
+        except InvalidMessageError:  # it stays in the count of its operator's observations
+            return False
+        missing = [missing_range(log, head) for log, head in needed if not log.holds(head)]
+        self.note(missing)
+        return not missing
 
     def is_usable(self, observation: Observation) -> bool:
         """Whether all records are here that a cut needs of this observation, given every fork that was proven.
@@ -129,7 +157,7 @@ class Readiness:
             raise DataUnavailableError("records behind an observation are not here yet")
 
     def block(self, observations: Sequence[Observation], missing: frozenset[object]) -> None:
-        """The settlement of these lacks `missing`, which are no records (rule 3)."""
+        """The settlement of these lacks `missing`, which are no records (rule 4)."""
         if len(self._blocked) >= LISTS_MAX:
             del self._blocked[next(iter(self._blocked))]
         self._blocked[digests(observations)] = missing

@@ -4,7 +4,7 @@ A thin shell: what is valid is decided by `records`, `log_chain`, `messages`, `e
 received, handed over, stored and sent. Three rules are its own:
 
 1. One step at a time: a machine's actions are performed, in order, before the next event is handled, so
-   that nothing is published whose `Persist` has not returned.
+   that nothing is published whose `Persist` has not returned. A step that began is not cancelled half-way.
 2. A message that fails is dropped and counted by reason; it never ends a loop. A store that fails ends
    the node: what cannot be made durable must not be said.
 3. Evidence enters a log only once all that it names (collateral, GPU evidence, a handshake) is here. So
@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import trio
@@ -34,7 +35,6 @@ from gossip.epoch_events import (
     Event,
     Finalize,
     Heard,
-    ObjectId,
     Persist,
     Publish,
     RecordsArrived,
@@ -44,6 +44,7 @@ from gossip.epoch_events import (
 )
 from gossip.errors import InvalidMessageError, OwnForkError
 from gossip.fetching import Hints
+from gossip.heads import HeadIndex
 from gossip.log_chain import Head, LogBook, Placement
 from gossip.policy import WINDOW_S_MAX, PoolPolicy
 from gossip.records import Body, EvidenceBody, PoolId, Record, make_record, parse_record, trust_record, verify_record
@@ -106,6 +107,7 @@ class Node:
         self.store = store
         self.witness = witness
         self.addresses = AddressBook(pool)
+        self.head_index = HeadIndex()
         self.now_s = now_s
         self.logs = LogBook(window_max_s=WINDOW_S_MAX)
         self.machine = EpochClose(key, pool, policy=policy, base=base, logs=self.logs, verdict=verdict)
@@ -113,8 +115,6 @@ class Node:
         self.wanted = trio.Event()
         """Set when `all_wanted` or `hints` are not empty: `gossip.pull` fetches what they name."""
         self.hints = Hints()
-        self._attachments_wanted: dict[bytes, frozenset[bytes]] = {}
-        """By node key: the digests for which its next record waits."""
         self.on_evidence: Callable[[Record], None] = lambda record: None
         """Told of every evidence record that is placed, once."""
         self.on_settled: Callable[[Settlement], None] = lambda settlement: None
@@ -207,7 +207,7 @@ class Node:
         """Peer `source` has observations of `epoch` by these digests: have those fetched that are not here."""
         for digest in digests:
             if self._lacks(epoch, digest):
-                self.hints.note_observation(digest, source)
+                self.hints.note_observation(digest, source, is_operator=self.machine.is_observer(source))
                 self.wanted.set()
 
     def _lacks(self, epoch: int, digest: bytes) -> bool:
@@ -240,7 +240,7 @@ class Node:
             except InvalidMessageError as error:
                 self.drop("record", error)
         self.verified += len(fresh)
-        async with self._turn:
+        async with self._step():
             return await self._place(fresh)
 
     async def _has_attachments(self, record: Record) -> bool:
@@ -256,26 +256,19 @@ class Node:
         named = record.body.attachments
         missing = frozenset([d for d in named if await self._blocking(self.store.attachment, d) is None])
         if missing:
-            self._attachments_wanted[record.node_key] = missing
+            self.hints.note_attachments(record.node_key, missing)
             self.wanted.set()
         return not missing
 
     @property
-    def attachments_wanted(self) -> frozenset[ObjectId]:
-        """What new evidence names and is not here: to be fetched from peers."""
-        wanted = frozenset[bytes]().union(*self._attachments_wanted.values())
-        return frozenset(ObjectId(kind="attachment", id=digest) for digest in wanted)
-
-    @property
     def all_wanted(self) -> frozenset[object]:
         """What to fetch from peers: for the machine's decisions, and what new evidence names."""
-        return self.machine.wanted | self.attachments_wanted
+        return self.machine.wanted | self.hints.attachments
 
     async def take_attachment(self, digest: bytes, body: bytes) -> None:
         """Keep an attachment (whose digest was checked); evidence that waited for it may be placed from now on."""
         await self._blocking(self.store.keep_attachment, digest, body)
-        waiting = {key: wanted - {digest} for key, wanted in self._attachments_wanted.items()}
-        self._attachments_wanted = {key: wanted for key, wanted in waiting.items() if wanted}
+        self.hints.forget_attachment(digest)
         await self.handle(DataArrived())
 
     async def _place(self, records: Sequence[Record]) -> Counter[Placement]:
@@ -312,8 +305,15 @@ class Node:
         Raises:
             InvalidMessageError: the event's message is one that no honest operator sends.
         """
-        async with self._turn:
+        async with self._step():
             await self._perform(self.machine.handle(event))
+
+    @asynccontextmanager
+    async def _step(self) -> AsyncIterator[None]:
+        """A turn that is not cancelled half-way: what the machine takes for durable would not be."""
+        async with self._turn:
+            with trio.CancelScope(shield=True):
+                yield
 
     def drop(self, what: str, error: InvalidMessageError) -> None:
         """Count a dropped message: by what it was and the part of it that was wrong."""
@@ -388,7 +388,7 @@ def open_node(
     node.register(participants)
     node.logs.open((key.public,))
     for node_key, reading in base.readings.items():
-        node.logs.rebase(node_key, reading.head, reading.work_end_s)
+        node.logs.rebase(node_key, reading.head, reading.work_end_s, is_dead=reading.dead)
     for wire in store.all_records():
         record = trust_record(parse_record(wire, pool))
         if record.node_key in node.logs:

@@ -2,7 +2,8 @@
 
 Decides which messages of the epoch are kept: those of the pinned set, policy and base, within limits. The
 senders are operators (signatures were checked), any of whom may be hostile: each fills only its own share,
-and when that is full its own oldest message gives way.
+and when that is full its own oldest message gives way; but never an observation that a proposal of the latest views
+lists, which all have to find.
 
 Source: PROTOCOL, "Epoch close".
 """
@@ -10,7 +11,7 @@ Source: PROTOCOL, "Epoch close".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -29,6 +30,8 @@ OBSERVATIONS_PER_OPERATOR_MAX = 4
 PROPOSALS_PER_LEADER_MAX = 8
 ATTESTS_PER_OPERATOR_MAX = 8
 OUTCOMES_MAX = 64
+JUDGED_MAX = 32
+"""Proposals that wait to be judged and are looked at with everything that arrives; fewer than `needs.LISTS_MAX`."""
 
 _Held = TypeVar("_Held", Observation, Proposal, Attest)
 
@@ -52,6 +55,8 @@ class Round:
         """Signatures by operator index, by certificate hash: of more than two thirds of the weight."""
         self.led: set[int] = set()
         """Views in which this node proposed."""
+        self.observed_again: int | None = None
+        """The view in which this node, its leader, said its observation again."""
         self.submission: TurnSchedule | None = None
         self._observations = Shelf[bytes, Observation](OBSERVATIONS_PER_OPERATOR_MAX)
         self._proposals = Shelf[bytes, Proposal](PROPOSALS_PER_LEADER_MAX)
@@ -98,14 +103,20 @@ class Round:
         view = latest - (latest - self._leaders.index(index)) % len(self._leaders)
         return None if view < 0 or view in self.led else view
 
-    def add_observation(self, observation: Observation, base: Base) -> Observation | None:
-        """Keep an observation; returns the one that had to give way for it, if any.
+    def to_judge(self, now_s: int) -> list[Proposal]:
+        """The pending proposals of open views, in the order of these; of many the latest `JUDGED_MAX`."""
+        view = self.view_at(now_s)
+        opened = [proposal for proposal in self.pending.values() if view is not None and proposal.view <= view]
+        return sorted(opened, key=lambda proposal: proposal.view)[-JUDGED_MAX:]
+
+    def add_observation(self, observation: Observation, base: Base, view: int | None) -> Observation | None:
+        """Keep an observation; returns the one that had to give way for it, if any. `view` is the latest open one.
 
         Raises:
             InvalidMessageError: its maker is no operator of the pinned set, or it is of another set, policy
                 or base, or does not name exactly the pinned registry's logs.
         """
-        self._require_operator(observation.operator)
+        index = self._require_operator(observation.operator)
         frame = self.frame
         if observation.set_id != frame.operators.set_id or observation.policy_hash != frame.policy.hash:
             raise InvalidMessageError("observation: of another operator set or policy")
@@ -113,7 +124,17 @@ class Round:
             raise InvalidMessageError("observation: built on another settlement")
         if observation.logs.keys() != self._registered:
             raise InvalidMessageError("observation: does not name the registered participants")
-        return self._observations.put(observation.digest, self._sharing(observation))
+        return self._observations.put(
+            observation.digest, self._sharing(observation), kept=self._listed_lately(index, view)
+        )
+
+    def _listed_lately(self, index: int, view: int | None) -> frozenset[bytes]:
+        """What proposals of the latest open views list of this operator: one each, and one less than its share."""
+        if view is None:
+            return frozenset()
+        lately = range(view - OBSERVATIONS_PER_OPERATOR_MAX + 2, view + 1)
+        listed = (item for held in self.proposals.values() if held.view in lately for item in held.listed)
+        return frozenset(item.digest for item in listed if item.index == index)
 
     def _sharing(self, observation: Observation) -> Observation:
         """The same, with the keys and heads that others named held once: a large pool's would fill the memory."""
@@ -167,6 +188,11 @@ class Round:
         del self._signatures[cert_hash][index]
         if not self._signatures[cert_hash]:
             del self._signatures[cert_hash]
+
+    def latest_observation(self, operator: bytes) -> Observation | None:
+        """The last one that came of this operator."""
+        digests = self._observations.of(operator)
+        return self.observations[digests[-1]] if digests else None
 
     def has_observed(self, operator: bytes) -> bool:
         """Whether an observation of this operator is held."""
@@ -259,13 +285,16 @@ class Shelf(Generic[_Key, _Held]):
         self._by_maker: dict[bytes, list[_Key]] = {}
         self._wires: set[bytes] = set()
 
-    def put(self, key: _Key, message: _Held) -> _Held | None:
-        """Keep a message; returns the one that had to give way for it, if any."""
+    def put(self, key: _Key, message: _Held, *, kept: Collection[_Key] = ()) -> _Held | None:
+        """Keep a message; returns the one that had to give way for it, if any: the oldest that is not of `kept`."""
         if key in self.held:
             return None
         own = self._by_maker.setdefault(maker_of(message), [])
-        dropped = self.held.pop(own.pop(0)) if len(own) >= self._share_max else None
-        if dropped is not None:
+        dropped = None
+        if len(own) >= self._share_max:
+            oldest = next((held for held in own if held not in kept), own[0])
+            own.remove(oldest)
+            dropped = self.held.pop(oldest)
             self._wires.discard(dropped.wire)
         own.append(key)
         self.held[key] = message

@@ -4,11 +4,15 @@ Every request is somebody else's wish for our work. Rules:
 
 1. A request takes a place, per peer and overall, from its first byte to the last one of its answer.
    Strangers have few, and never those of the roster.
-2. Requests per second: a peer of the roster waits for its turn, a stranger is refused.
-3. The bytes of requests and of answers under way are bounded, per peer and overall. Those of an answer
-   are taken before it is made, as if it were as long as an answer may be; what it does not need is given
-   back. So a peer that asks for much and reads slowly holds up itself.
-4. Where the sum is short, the answer that its peer has been reading for longest ends.
+2. When all places are taken, the peer with the most of them loses its oldest one that does no work for us: whose
+   request is not complete or waits, or whose answer has been read for `SLOW_AFTER_S`.
+3. A peer of the roster has one place besides, in which only small requests with small answers are served: a sign of
+   life does not stand in line. No memory is taken for small answers.
+4. Requests per second: a peer of the roster waits for its turn, a stranger is refused.
+5. The bytes of requests and of answers under way are bounded, per peer and overall. Those of an answer
+   are taken before it is made, as if it were as long as the answer to such a request may be; what it does not need
+   is given back. So a peer that asks for much and reads slowly holds up itself.
+6. Where the sum is short, the answer that its peer has been reading for longest ends.
 
 Pure: no clock, no I/O. Times are seconds of any monotonic clock.
 """
@@ -25,6 +29,8 @@ from gossip.buckets import ByteBudget, ByteLimits, TokenBucket
 MIB = 1 << 20
 SLOW_AFTER_S = 3.0
 """An answer that its peer has been reading for so long gives way when others wait."""
+SMALL_BYTES_MAX = 256
+"""A request, and an answer, for which there is always room: a sign of life."""
 
 
 class ServeRefusal(Enum):
@@ -42,8 +48,8 @@ class ServeLimits:
     per_peer_max: int = 16
     strangers_max: int = 16
     per_stranger_max: int = 2
-    per_s: float = 100.0
-    burst: float = 500.0
+    per_s: float = 5.0
+    burst: float = 200.0
     stranger_per_s: float = 5.0
     stranger_burst: float = 40.0
     stranger_request_bytes_max: int = 256 * 1024
@@ -61,12 +67,17 @@ class Place:
 
     peer: bytes
     is_stranger: bool
+    is_spare: bool = False
+    """For a small request only (rule 3)."""
+    has_given_way: bool = False
     request_bytes: int = 0
     answer_bytes: int = 0
     reading_since_s: float | None = None
     """Since when the peer has been reading the answer."""
+    is_waiting: bool = True
+    """Its request is not complete, or its answer is not begun: nothing is lost for us if it ends."""
     give_up: Callable[[], None] = lambda: None
-    """Ends the answer; the place is then to be closed as ever."""
+    """Ends the request; the place is then to be closed as ever."""
 
 
 class ServeAdmission:
@@ -76,6 +87,8 @@ class ServeAdmission:
         self._limits = limits
         self._roster: frozenset[bytes] = frozenset()
         self._places: list[Place] = []
+        """But for those that gave way, oldest first."""
+        self._spares: dict[bytes, Place] = {}
         self._per_peer: Counter[bytes] = Counter()
         self._rates: dict[bytes, TokenBucket] = {}
         self._requests = ByteBudget(limits.requests)
@@ -85,15 +98,15 @@ class ServeAdmission:
         """Take a place for a request of `peer` (node key)."""
         limits = self._limits
         is_stranger = peer not in self._roster
-        if len(self._places) >= limits.places_max:
-            return ServeRefusal.PLACES
         if self._per_peer[peer] >= (limits.per_stranger_max if is_stranger else limits.per_peer_max):
-            return ServeRefusal.PLACES
+            return self._open_spare(peer)
         if is_stranger:
             if sum(place.is_stranger for place in self._places) >= limits.strangers_max:
                 return ServeRefusal.PLACES
             if not self._rate(peer).take(now):
                 return ServeRefusal.RATE
+        if len(self._places) >= limits.places_max and (is_stranger or not self._make_room(peer, now)):
+            return self._open_spare(peer)
         place = Place(peer, is_stranger)
         self._places.append(place)
         self._per_peer[peer] += 1
@@ -107,15 +120,22 @@ class ServeAdmission:
         """Hold the bytes of a request before they are read."""
         if place.is_stranger and count > self._limits.stranger_request_bytes_max:
             return False
+        if place.is_spare and count > SMALL_BYTES_MAX:
+            return False
         if not self._requests.take(place.peer, count, is_stranger=place.is_stranger):
             return False
         place.request_bytes = count
         return True
 
+    def is_served(self, place: Place, answer_bytes_max: int) -> bool:
+        """Whether a request whose answer may have so many bytes is served in this place (rule 3)."""
+        return not place.is_spare or answer_bytes_max <= SMALL_BYTES_MAX
+
     def take_answer(self, place: Place, count: int, now: float) -> bool:
         """Hold the bytes that an answer may have; if there are none left, one that is read slowly is given up."""
-        if self._answers.take(place.peer, count, is_stranger=place.is_stranger):
-            place.answer_bytes = count
+        held = count if count > SMALL_BYTES_MAX else 0
+        if self._answers.take(place.peer, held, is_stranger=place.is_stranger):
+            place.answer_bytes, place.is_waiting = held, False
             return True
         if self._answers.allows(place.peer, count, is_stranger=place.is_stranger):
             self._give_up_slowest(now)
@@ -123,17 +143,18 @@ class ServeAdmission:
 
     def begin_answer(self, place: Place, count: int, now: float) -> None:
         """The answer is made and has `count` bytes; from now on its peer is the one to wait for."""
-        self._answers.give(place.peer, place.answer_bytes - count, is_stranger=place.is_stranger)
-        place.answer_bytes, place.reading_since_s = count, now
+        held = min(count, place.answer_bytes)
+        self._answers.give(place.peer, place.answer_bytes - held, is_stranger=place.is_stranger)
+        place.answer_bytes, place.reading_since_s = held, now
 
     def close(self, place: Place) -> None:
         """Give back whatever the place holds."""
         self._requests.give(place.peer, place.request_bytes, is_stranger=place.is_stranger)
         self._answers.give(place.peer, place.answer_bytes, is_stranger=place.is_stranger)
-        self._places.remove(place)
-        self._per_peer[place.peer] -= 1
-        if not self._per_peer[place.peer]:
-            del self._per_peer[place.peer]
+        if place.is_spare:
+            del self._spares[place.peer]
+        elif not place.has_given_way:
+            self._vacate(place)
 
     def set_roster(self, keys: Iterable[bytes]) -> None:
         """Name the peers whose places are not those of strangers; requests under way stay what they were."""
@@ -148,7 +169,7 @@ class ServeAdmission:
 
     def held(self) -> tuple[int, int]:
         """Requests served now, and the bytes that they hold."""
-        return len(self._places), self._requests.held() + self._answers.held()
+        return len(self._places) + len(self._spares), self._requests.held() + self._answers.held()
 
     def _rate(self, peer: bytes) -> TokenBucket:
         limits = self._limits
@@ -162,13 +183,36 @@ class ServeAdmission:
             self._rates[peer] = rate
         return rate
 
+    def _open_spare(self, peer: bytes) -> Place | ServeRefusal:
+        if peer not in self._roster or peer in self._spares:
+            return ServeRefusal.PLACES
+        self._spares[peer] = Place(peer, is_stranger=False, is_spare=True)
+        return self._spares[peer]
+
+    def _make_room(self, peer: bytes, now: float) -> bool:
+        """Rule 2. Who comes must have fewer places than who goes: nobody can push out those that ask little."""
+        idle = [place for place in self._places if place.is_waiting or self._is_slow(place, now)]
+        most = max((self._per_peer[place.peer] for place in idle), default=0)
+        if most <= self._per_peer[peer]:
+            return False
+        self._end(next(place for place in idle if self._per_peer[place.peer] == most))
+        return True
+
     def _give_up_slowest(self, now: float) -> None:
-        reading = [
-            (p.reading_since_s, number, p) for number, p in enumerate(self._places) if p.reading_since_s is not None
-        ]
-        if not reading:
-            return
-        since_s, _, slowest = min(reading)
-        if now - since_s >= SLOW_AFTER_S:
-            slowest.reading_since_s = None
-            slowest.give_up()
+        slow = [place for place in self._places if self._is_slow(place, now)]
+        if slow:
+            self._end(min(slow, key=lambda place: place.reading_since_s or 0.0))
+
+    def _is_slow(self, place: Place, now: float) -> bool:
+        return place.reading_since_s is not None and now - place.reading_since_s >= SLOW_AFTER_S
+
+    def _end(self, place: Place) -> None:
+        place.has_given_way = True
+        self._vacate(place)
+        place.give_up()
+
+    def _vacate(self, place: Place) -> None:
+        self._places.remove(place)
+        self._per_peer[place.peer] -= 1
+        if not self._per_peer[place.peer]:
+            del self._per_peer[place.peer]

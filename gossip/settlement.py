@@ -28,9 +28,11 @@ from gossip.log_chain import GENESIS, Head
 CUT_TAG = "gpupool/cut/1"
 CHECKPOINT_TAG = "gpupool/checkpoint/1"
 CHECKPOINT_BYTES_MAX = 16 * 1024 * 1024
-PARTICIPANTS_MAX = 12_000
+PARTICIPANTS_MAX = 40_000
+"""Everybody who ever earned: what fits a checkpoint at worst. Between peers the bound of an answer decides, which holds
+10,900 at worst (`gossip.sync`); a pool registers at most 10,000 at a time."""
 EVIDENCE_KEPT_MAX = 2
-"""Of a participant in a checkpoint: one that is renewed before it expires has two; 10,000 fit one answer."""
+"""Of a participant in a checkpoint: one that is renewed before it expires has two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
 from gossip import codec
@@ -31,10 +32,11 @@ from gossip.messages import ATTEST_BYTES_MAX, PROPOSAL_BYTES_MAX, Attest, Observ
 from gossip.records import RECORD_BYTES_MAX
 
 TAG = "gpupool/sync/1"
-REQUEST_BYTES_MAX = 1024 * 1024
+REQUEST_BYTES_MAX = 128 * 1024
 RESPONSE_BYTES_MAX = 4 * 1024 * 1024
 RECORDS_BYTES_MAX = 1024 * 1024
 LOGS_MAX = 12_000
+"""Logs in watermarks."""
 RANGES_MAX = 256
 RECORDS_MAX = 2_000
 MESSAGES_MAX = 2_000
@@ -122,22 +124,31 @@ class CloseState:
 
 
 def wanted_after(mine: LogBook, theirs: Mapping[bytes, Head], now_s: int) -> tuple[RecordRange, ...]:
-    """The ranges to fetch from a peer whose heads are `theirs`; logs that are not kept here are ignored.
+    """The ranges above the heads here to fetch from a peer whose heads are `theirs`.
 
-    A head of the same number but another hash is a fork: the range above the base is asked for. What a log may
-    not hold yet, by `now_s`, is left for later.
+    Logs that are not kept here, or are dead, are ignored. What a log may not hold yet, by `now_s`, is left for later.
     """
-    ranges: list[RecordRange] = []
-    for node_key, head in theirs.items():
-        if node_key not in mine or len(ranges) == RANGES_MAX:
-            continue
-        log = mine[node_key]
-        last = min(head.seq, log.seq_max(now_s))
-        if last > log.head.seq:
-            ranges.append(RecordRange(node_key, log.head.seq + 1, last))
-        elif log.base.seq < head.seq <= log.head.seq and not log.holds(head):
-            ranges.append(RecordRange(node_key, log.base.seq + 1, head.seq))
-    return tuple(ranges)
+    logs = ((mine[node_key], head) for node_key, head in theirs.items() if node_key in mine)
+    wanted = (
+        RecordRange(log.node_key, log.head.seq + 1, min(head.seq, log.seq_max(now_s)))
+        for log, head in logs
+        if log.head.seq < min(head.seq, log.seq_max(now_s)) and not log.is_dead
+    )
+    return tuple(islice(wanted, RANGES_MAX))
+
+
+def branches_after(mine: LogBook, theirs: Mapping[bytes, Head]) -> tuple[RecordRange, ...]:
+    """The ranges of logs of which the peer names a head that is not above the one here, and not held: a fork.
+
+    It may begin anywhere above the base, and be longer than one answer.
+    """
+    logs = ((mine[node_key], head) for node_key, head in theirs.items() if node_key in mine)
+    branches = (
+        RecordRange(log.node_key, log.base.seq + 1, head.seq)
+        for log, head in logs
+        if log.base.seq < head.seq <= log.head.seq and not log.holds(head) and not log.is_dead
+    )
+    return tuple(islice(branches, RANGES_MAX))
 
 
 def encode_request(request: Request) -> bytes:
@@ -337,22 +348,18 @@ def digest_heads(heads: Mapping[bytes, Head], ranges: int | None = None) -> byte
     """
     if ranges is None:
         ranges = min(HEAD_RANGES_MAX, 1 << (len(heads) // LOGS_PER_RANGE).bit_length())
-    parts: list[list[bytes]] = [[] for _ in range(ranges)]
-    for node_key, head in sorted(heads.items()):
-        parts[node_key[0] * ranges >> 8] += (node_key, head.seq.to_bytes(8, "big"), head.hash)
-    return b"".join(
-        hashlib.sha256(b"".join(part)).digest()[:RANGE_DIGEST_BYTES] if part else bytes(RANGE_DIGEST_BYTES)
-        for part in parts
-    )
+    parts: list[dict[bytes, Head]] = [{} for _ in range(ranges)]
+    for node_key, head in heads.items():
+        parts[node_key[0] * ranges >> 8][node_key] = head
+    return b"".join(map(digest_range, parts))
 
 
-def heads_that_differ(heads: Mapping[bytes, Head], theirs: bytes) -> dict[bytes, Head]:
-    """Those of `heads` that stand in ranges whose digest is not as in `theirs`, which `digest_heads` made elsewhere."""
-    ranges = len(theirs) // RANGE_DIGEST_BYTES
-    mine = digest_heads(heads, ranges)
-    spans = [slice(n * RANGE_DIGEST_BYTES, (n + 1) * RANGE_DIGEST_BYTES) for n in range(ranges)]
-    differs = [mine[span] != theirs[span] for span in spans]
-    return {node_key: head for node_key, head in heads.items() if differs[node_key[0] * ranges >> 8]}
+def digest_range(heads: Mapping[bytes, Head]) -> bytes:
+    """Digest of the heads of one range; zeros if it is empty."""
+    if not heads:
+        return bytes(RANGE_DIGEST_BYTES)
+    parts = (node_key + head.seq.to_bytes(8, "big") + head.hash for node_key, head in sorted(heads.items()))
+    return hashlib.sha256(b"".join(parts)).digest()[:RANGE_DIGEST_BYTES]
 
 
 def _read_digests(value: codec.Value) -> bytes:

@@ -38,9 +38,9 @@ from gossip.libp2p_patches.standing import Standing
 from gossip.transport.exchange import Exchange
 from gossip.transport.links import Links, close_quietly
 from gossip.transport.stack import build_host, build_pubsub
-from gossip.transport.values import GossipMessage, PeerView, Serve, TransportConfig
+from gossip.transport.values import AnswerBytesMax, GossipMessage, PeerView, Serve, TransportConfig
 
-__all__ = ["GossipMessage", "PeerView", "Serve", "Transport", "TransportConfig", "open_transport"]
+__all__ = ["AnswerBytesMax", "GossipMessage", "PeerView", "Serve", "Transport", "TransportConfig", "open_transport"]
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +50,15 @@ DESCRIPTORS = 8192
 
 
 @asynccontextmanager
-async def open_transport(node_key_seed: bytes, config: TransportConfig, *, serve: Serve) -> AsyncIterator[Transport]:
+async def open_transport(
+    node_key_seed: bytes, config: TransportConfig, *, serve: Serve, answer_bytes_max: AnswerBytesMax | None = None
+) -> AsyncIterator[Transport]:
     """Run a transport for the duration of the block.
 
     `node_key_seed` is the Ed25519 seed (32 bytes) of this node's key. `serve` answers requests of any
     connected peer, several at once; if it raises, the requester's stream is reset and the error logged.
+    `answer_bytes_max` says for how many bytes of an answer there must be room before `serve` is asked for it;
+    without it, each answer is taken to be as long as `config.response_bytes_max`.
     Leaving the block closes the connections and the sockets; errors of the block pass through unchanged.
 
     Raises:
@@ -62,7 +66,7 @@ async def open_transport(node_key_seed: bytes, config: TransportConfig, *, serve
     """
     libp2p_patches.install()
     _allow_descriptors()
-    transport = Transport(node_key_seed, config, serve)
+    transport = Transport(node_key_seed, config, serve, answer_bytes_max)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transport._run)
@@ -82,7 +86,9 @@ async def open_transport(node_key_seed: bytes, config: TransportConfig, *, serve
 class Transport:
     """See the package. Made by `open_transport`; its methods are for trio tasks inside that block."""
 
-    def __init__(self, node_key_seed: bytes, config: TransportConfig, serve: Serve) -> None:
+    def __init__(
+        self, node_key_seed: bytes, config: TransportConfig, serve: Serve, answer_bytes_max: AnswerBytesMax | None
+    ) -> None:
         if len(node_key_seed) != 32:
             raise ValueError(f"node_key_seed: expected 32 bytes, got {len(node_key_seed)}")
         self._config = config
@@ -106,7 +112,9 @@ class Transport:
         """Sizes of the messages in that channel, oldest first, and maybe of some that were taken since."""
         self._queued_bytes = 0
         announce = _parse_addresses(config.announce)
-        self._host = build_host(node_key_seed, announce, self._connection_admission, standing, self._counters)
+        self._host = build_host(
+            node_key_seed, announce, self._connection_admission, standing, self._counters, is_public=config.is_public
+        )
         self.node_key = node_key_of(self._host.get_id().to_bytes())
         self._links = Links(
             self.node_key,
@@ -127,7 +135,7 @@ class Transport:
             deliver=self._on_message,
             heard=self._links.heard,
         )
-        self._exchange = Exchange(self._host, self._links, config, self._counters, serve)
+        self._exchange = Exchange(self._host, self._links, config, self._counters, serve, answer_bytes_max)
 
     async def request(
         self,
@@ -171,7 +179,9 @@ class Transport:
                 await trio.sleep(self._pace.wait_s(trio.current_time()))
             await self._pubsub.publish(self._config.topic, data)
 
-    def set_roster(self, peers: Mapping[bytes, Sequence[str]], *, members: Collection[bytes] = ()) -> None:
+    def set_roster(
+        self, peers: Mapping[bytes, Sequence[str]], *, members: Collection[bytes] = (), first: Collection[bytes] = ()
+    ) -> None:
         """Keep these peers (node key -> multiaddrs) connected from now on, and no others.
 
         They are dialled for ever with growing, jittered waits. This node's own key is skipped; addresses
@@ -179,9 +189,10 @@ class Transport:
         any is waited for. Connections of peers that left the roster stay, as strangers.
 
         `members` belong to the pool, too, but this node is not kept connected with them: what they say and
-        others forward is admitted by their own allowance.
+        others forward is admitted by their own allowance. Those in `first` are dialled without waiting for others:
+        places to dial are few, and addresses that lead nowhere hold them for long.
         """
-        roster = self._links.set_roster(peers)
+        roster = self._links.set_roster(peers, first=first)
         self._message_admission.set_roster(roster | frozenset(members))
         for part in (self._conduct, self._connection_admission, self._exchange.admission):
             part.set_roster(roster)

@@ -3,7 +3,8 @@
 A frame is 4 bytes of length, big-endian, then so many bytes. The requester sends one, half-closes, and
 reads one. Decides nothing about their meaning. Untrusted: every byte of a stream. Rules:
 1. A length is compared with its bound, and with the memory left for it, before anything more is read.
-2. Serving takes a place and bytes (`gossip.serving`) and ends after `request_timeout_s`.
+2. Serving takes a place and bytes (`gossip.serving`) and ends after `request_timeout_s`; a request has
+   `REQUEST_READ_TIMEOUT_S` to arrive. How long its answer may be is known before it is made, and held against it.
 3. A request that is malformed is its peer's fault, and counted; a handler that fails otherwise, or answers
    too much, is ours, and logged. Either ends its own stream and nothing else.
 """
@@ -24,11 +25,13 @@ from gossip.libp2p_patches.connections import SafeHost, reset_quietly
 from gossip.libp2p_patches.identity import node_key_of
 from gossip.serving import Place, ServeAdmission, ServeRefusal
 from gossip.transport.links import Links, Peer
-from gossip.transport.values import Serve, TransportConfig
+from gossip.transport.values import AnswerBytesMax, Serve, TransportConfig
 
 log = logging.getLogger(__name__)
 
 READ_BYTES_MAX = 64 * 1024
+REQUEST_READ_TIMEOUT_S = 3.0
+"""A request has so long from its turn to its last byte."""
 BYTES_RETRY_S = 0.5
 """How often a request that waits for memory looks whether somebody reads too slowly."""
 
@@ -37,13 +40,20 @@ class Exchange:
     """The request/response protocol of one node, in both roles."""
 
     def __init__(
-        self, host: SafeHost, links: Links, config: TransportConfig, counters: Counter[str], serve: Serve
+        self,
+        host: SafeHost,
+        links: Links,
+        config: TransportConfig,
+        counters: Counter[str],
+        serve: Serve,
+        answer_bytes_max: AnswerBytesMax | None,
     ) -> None:
         self._host = host
         self._links = links
         self._config = config
         self._counters = counters
         self._serve = serve
+        self._answer_bytes_max = answer_bytes_max or (lambda request: config.response_bytes_max)
         self._protocol = TProtocol(config.request_protocol)
         self.admission = ServeAdmission(config.serving)
         self._given_back = trio.Event()
@@ -97,10 +107,12 @@ class Exchange:
                 place.give_up = scope.cancel
                 if await self._serve_one(stream, place):
                     return
-            if scope.cancelled_caught:
+            if place.has_given_way:
+                self._counters["serve_gave_way"] += 1
+            elif scope.cancelled_caught:
                 self._counters["serve_timed_out"] += 1
-                if place.answer_bytes:  # whoever asks and does not read
-                    self._links.blame(peer, Fault.SLOW)
+            if scope.cancelled_caught and place.answer_bytes:  # whoever asks and does not read
+                self._links.blame(peer, Fault.SLOW)
             await reset_quietly(stream)
         finally:
             self.admission.close(place)
@@ -109,30 +121,45 @@ class Exchange:
 
     async def _serve_one(self, stream: Any, place: Place) -> bool:
         """Whether the request was answered."""
-        config, peer = self._config, place.peer
-        await trio.sleep(self.admission.wait_s(place, trio.current_time()))
-        size = await _read_length(stream, config.request_bytes_max)
-        if not self.admission.take_request(place, size):
-            self._counters["serve_refused_bytes"] += 1
+        admission = self.admission
+        await trio.sleep(admission.wait_s(place, trio.current_time()))
+        request = await self._read_request(stream, place)
+        if request is None:
             return False
-        request = await _read_exactly(stream, size)
-        self._links.heard(peer)
-        while not self.admission.take_answer(place, config.response_bytes_max, trio.current_time()):
+        self._links.heard(place.peer)
+        bytes_max = self._answer_bytes_max(request)
+        if not admission.is_served(place, bytes_max):
+            self._counters[ServeRefusal.PLACES.value] += 1
+            return False
+        while not admission.take_answer(place, bytes_max, trio.current_time()):
             with trio.move_on_after(BYTES_RETRY_S):
                 await self._given_back.wait()
-        response = await self._answer(peer, request)
+        response = await self._answer(place.peer, request, bytes_max)
         if response is None:
             return False
-        self.admission.begin_answer(place, len(response), trio.current_time())
+        admission.begin_answer(place, len(response), trio.current_time())
         await _write_frame(stream, response)
         await stream.close()
         return True
 
-    async def _answer(self, peer: bytes, request: bytes) -> bytes | None:
+    async def _read_request(self, stream: Any, place: Place) -> bytes | None:
+        """The request, or None if it is too long for what its peer may hold, or did not come in time."""
+        request = None
+        with trio.move_on_after(REQUEST_READ_TIMEOUT_S) as scope:
+            size = await _read_length(stream, self._config.request_bytes_max)
+            if self.admission.take_request(place, size):
+                request = await _read_exactly(stream, size)
+            else:
+                self._counters["serve_refused_bytes"] += 1
+        if scope.cancelled_caught:
+            self._counters["serve_timed_out"] += 1
+        return request
+
+    async def _answer(self, peer: bytes, request: bytes, bytes_max: int) -> bytes | None:
         try:
             response = await self._serve(peer, request)
-            if len(response) > self._config.response_bytes_max:
-                raise ValueError(f"a response of {len(response)} bytes")
+            if len(response) > bytes_max:
+                raise ValueError(f"a response of {len(response)} bytes, more than {bytes_max}")
         except InvalidMessageError as error:
             self._counters["serve_malformed"] += 1
             self._links.blame(peer, Fault.MALFORMED)

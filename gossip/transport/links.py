@@ -2,7 +2,8 @@
 
 Decides whom to dial, when, and which of two connections with one peer goes. Untrusted: addresses, and
 when peers come and go. Rules:
-1. A peer of the roster is dialled for ever, with growing, jittered waits; a stranger never.
+1. A peer of the roster is dialled for ever, with growing, jittered waits; a stranger never. Those that come first
+   have places to dial of their own.
 2. The smaller key dials at once and the other end a moment later, so that rarely both dial.
 3. Of two connections with one peer one survives, the same at both ends (`gossip.admission.keeps_newer`),
    unless the one to keep does not answer: its peer restarted and knows only the other.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -30,13 +31,14 @@ from gossip.errors import PeerNotConnectedError
 from gossip.libp2p_patches.connections import SafeSwarm
 from gossip.libp2p_patches.identity import node_key_of, peer_id_of
 from gossip.libp2p_patches.standing import Standing
+from gossip.transport.dial_failures import TIMED_OUT, dial_failure
 from gossip.transport.values import PeerView
 
 log = logging.getLogger(__name__)
 
 DIAL_TIMEOUT_S = 10.0
-DIALS_MAX = 64
-"""Dials at once: a thousand handshakes side by side would all be too slow."""
+DIALS_MAX = 32
+"""Dials at once, of those that come first and of all others each: a thousand side by side would all be too slow."""
 DIAL_HEAD_START_S = 1.0
 STABLE_AFTER_S = 30.0
 """A connection that lasted so long starts the next absence with short waits again."""
@@ -67,13 +69,14 @@ class Links:
         self._swarm = swarm
         self._counters = counters
         self._requests_per_peer_max = requests_per_peer_max
-        self._dials = trio.CapacityLimiter(DIALS_MAX)
+        self._dials = {is_first: trio.CapacityLimiter(DIALS_MAX) for is_first in (True, False)}
         self._on_heard = on_heard
         self.blame: Callable[[bytes, Fault], None] = standing.blame
         self._on_connection_lost = on_connection_lost
         self._on_peer_gone = on_peer_gone
         self._peers: dict[bytes, Peer] = {}
         self._roster: frozenset[bytes] = frozenset()
+        self._first: frozenset[bytes] = frozenset()
         self._nursery: trio.Nursery
         swarm.register_notifee(_Watch(self))
 
@@ -81,9 +84,13 @@ class Links:
         """Run in this nursery from now on; before the swarm listens, and before any other method."""
         self._nursery = nursery
 
-    def set_roster(self, peers: Mapping[bytes, Sequence[str]]) -> frozenset[bytes]:
-        """Keep these peers (node key -> multiaddrs) connected, and no others; returns their keys but our own."""
+    def set_roster(self, peers: Mapping[bytes, Sequence[str]], *, first: Collection[bytes] = ()) -> frozenset[bytes]:
+        """Keep these peers (node key -> multiaddrs) connected, and no others; returns their keys but our own.
+
+        Those in `first` do not wait for others to be dialled.
+        """
         self._roster = frozenset(peers) - {self._own_key}
+        self._first = frozenset(first)
         for key in [k for k in self._peers if k not in self._roster]:
             self._peers[key].stop_dialling()
             self._forget_if_gone(key)
@@ -93,6 +100,7 @@ class Links:
             if addresses != peer.addresses:
                 # Dialled at once, but no more often than the waits allow: the peer chooses its addresses.
                 peer.addresses = addresses
+                peer.dial_errors.clear()
                 peer.signal_change()
             if peer.dialling is None:
                 peer.dialling = trio.CancelScope()
@@ -139,6 +147,7 @@ class Links:
             last_heard_s=peer.last_heard_s,
             rtt_s=rtt_s or None,
             addresses=tuple(str(a) for a in peer.addresses),
+            dial_errors=() if connections else tuple(f"{a}: {why}" for a, why in peer.dial_errors.items()),
         )
 
     async def _keep_connected(self, peer: Peer, scope: trio.CancelScope) -> None:
@@ -159,15 +168,18 @@ class Links:
 
     async def _dial(self, peer: Peer) -> None:
         for address in peer.addresses:
-            async with self._dials:
+            reason = TIMED_OUT
+            async with self._dials[peer.node_key in self._first]:
                 with trio.move_on_after(DIAL_TIMEOUT_S):
                     try:
                         await self._swarm.dial_addr(address, peer.peer_id)
                     except Exception as error:  # noqa: BLE001 it raises whatever socket, Noise and Yamux raise
+                        reason = dial_failure(error)
                         log.debug("dialling %s at %s failed: %r", peer.peer_id, address, error)
                     else:
                         return
             self._counters["dial_failed"] += 1
+            peer.dial_errors[address] = reason
 
     def _usable_addresses(self, peer: Peer, texts: Sequence[str]) -> tuple[Multiaddr, ...]:
         usable = []
@@ -198,6 +210,7 @@ class Links:
 
     def _connected(self, connection: Any) -> None:
         peer = self._known(node_key_of(connection.muxed_conn.peer_id.to_bytes()))
+        peer.dial_errors.clear()
         peer.signal_change()
         if len(self._live(peer.peer_id)) > 1:
             self._nursery.start_soon(self._settle_duplicates, peer)
@@ -241,6 +254,8 @@ class Peer:
         self.node_key = node_key
         self.peer_id = peer_id_of(node_key)
         self.addresses: tuple[Multiaddr, ...] = ()
+        self.dial_errors: dict[Multiaddr, str] = {}
+        """Why the last dial of each of these addresses failed, since the peer was connected."""
         self.last_heard_s: float | None = None
         self.requests = trio.CapacityLimiter(requests_max)
         """Places for our own requests to it that are under way."""

@@ -19,12 +19,12 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from gossip.admission import ConnectionAdmission, MessageAdmission
 from gossip.libp2p_patches.connections import SafeHost, SafeMuxer, SafeSwarm
+from gossip.libp2p_patches.naming import NamingTcp
 from gossip.libp2p_patches.pubsub import SafePubsub
 from gossip.libp2p_patches.router import SafeGossipSub
 from gossip.libp2p_patches.standing import Standing
@@ -42,8 +42,10 @@ def build_host(
     admission: ConnectionAdmission,
     standing: Standing,
     counters: Counter[str],
+    *,
+    is_public: bool = False,
 ) -> SafeHost:
-    """A host with the key of this seed (32 bytes); it listens on nothing yet."""
+    """A host with the key of this seed (32 bytes); it listens on nothing yet. `is_public` is for `NamingTcp`."""
     key_pair = create_new_key_pair(node_key_seed)
     peer_id = ID.from_pubkey(key_pair.public_key)
     peer_store = PeerStore()
@@ -56,7 +58,7 @@ def build_host(
         peer_id,
         peer_store,
         upgrader,
-        [TCP()],
+        [NamingTcp(is_public=is_public)],
         retry_config=RetryConfig(max_retries=0),
         # Places are counted by `admission`; the library's own accounting is kept out of the way.
         connection_config=ConnectionConfig(

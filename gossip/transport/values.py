@@ -11,6 +11,8 @@ from gossip.serving import ServeLimits
 
 Serve = Callable[[bytes, bytes], Awaitable[bytes]]
 """(peer's node key, request) -> response."""
+AnswerBytesMax = Callable[[bytes], int]
+"""request -> the most bytes that its answer may have; never raises, whatever the request is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,8 @@ class TransportConfig:
 
     listen: tuple[str, ...]
     announce: tuple[str, ...] = ()
+    is_public: bool = False
+    """On a public network: names that resolve to this host, or to nobody in particular, are not dialled."""
     topic: str
     request_protocol: str = "/gpupool/sync/1"
     gossip_bytes_max: int = 64 * 1024
@@ -51,6 +55,7 @@ class PeerView:
 
     `last_heard_s` is the trio time of its last gossip or request/response bytes, None if never; pings
     do not count, so a link that is up but deaf shows. `rtt_s` is None until the first ping.
+    `dial_errors` says why the last dial of each address failed (`address: reason`); empty while connected.
     """
 
     node_key: bytes
@@ -59,3 +64,4 @@ class PeerView:
     last_heard_s: float | None
     rtt_s: float | None
     addresses: tuple[str, ...]
+    dial_errors: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     for wires in ((b"one", b"two"), (), (b"three",)):
         save_addresses(path, wires)
         assert load_addresses(path) == wires
+        assert path.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["addresses"]
 
 

@@ -9,9 +9,14 @@ import pytest
 
 from agent.config import is_tcp_address, load_config
 from agent.errors import ConfigError
+from gossip.addresses import peer_id_text
 
 KEY_BASE64 = "hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE="
 POOL = "0:" + "ab" * 32
+
+HERE = "/ip4/127.0.0.1/tcp/4001"
+SEED: dict = {"node_key": "cd" * 32, "addresses": [HERE]}
+PEER_ID, OTHER_ID = (peer_id_text(bytes.fromhex(key) * 32) for key in ("cd", "ce"))
 
 GOOD: dict = {
     "data_dir": "data",
@@ -19,7 +24,7 @@ GOOD: dict = {
     "chain": {"liteservers": [{"host": "127.0.0.1", "port": 4924, "public_key": KEY_BASE64}]},
     "engine": {"url": "http://127.0.0.1:8000/metrics"},
     "attestation": {"provider": "software", "software_dir": "platform", "software_root_file": "root.pem"},
-    "p2p": {"peers": [{"node_key": "cd" * 32, "addresses": ["/ip4/127.0.0.1/tcp/4001"]}]},
+    "p2p": {"peers": [SEED]},
 }
 
 
@@ -163,6 +168,18 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("p2p.announce", ["/ip4/203.0.113.7/tcp/0"], r"p2p.announce\[0\]", "others reach this host"),
         ("p2p.announce", ["/ip4/0.0.0.0/tcp/4001"], r"p2p.announce\[0\]", "others reach this host"),
         ("p2p.peers.0.addresses", ["x"], r"p2p.peers\[0\].addresses\[0\]", "a multiaddr like /ip4/"),
+        # libp2p would listen on all interfaces
+        ("p2p.listen", ["/dns4/localhost/tcp/4001"], r"p2p.listen\[0\]", "an IP address of this host"),
+        ("p2p.listen", [f"/ip4/0.0.0.0/tcp/4001/p2p/{PEER_ID}"], r"p2p.listen\[0\]", "without /p2p/"),
+        ("p2p.announce", [f"/ip4/203.0.113.7/tcp/4001/p2p/{PEER_ID}"], r"p2p.announce\[0\]", "it goes without"),
+        ("p2p.announce", ["/dns4/127.0.0.1/tcp/4001"], r"p2p.announce\[0\]", "an IP address stands behind /ip4"),
+        ("p2p.peers", [SEED, SEED], r"p2p.peers\[1\].node_key", "another key than p2p.peers[0]"),
+        ("p2p.peers", [SEED, SEED | {"node_key": "CD" * 32}], r"p2p.peers\[1\].node_key", "'" + "CD" * 32 + "'"),
+        ("p2p.peers.0.addresses", [], r"p2p.peers\[0\].addresses", "1 to 8 addresses"),
+        ("p2p.peers.0.addresses", [HERE] * 9, r"p2p.peers\[0\].addresses", "1 to 8 addresses, not 9"),
+        ("p2p.peers.0.addresses", [HERE, "/ip4/203.0.113.7/tcp/0"], r"p2p.peers\[0\].addresses\[1\]", "port 0"),
+        ("p2p.peers.0.addresses", ["/ip4/0.0.0.0/tcp/4001"], r"p2p.peers\[0\].addresses\[0\]", "own host"),
+        ("p2p.peers.0.addresses", [f"{HERE}/p2p/{OTHER_ID}"], r"p2p.peers\[0\].addresses\[0\]", PEER_ID),
         # the software platform proves nothing on a public network
         ("pool.network", "mainnet", "attestation.provider", "development networks only, not on mainnet"),
         ("attestation.provider", "tpm", "attestation.provider", "invalid enum value"),
@@ -239,6 +256,19 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         ("/ip4/203.0.113.7/tcp/4001/", False),
         ("/ip4/203.0.113.7/tcp/4001\n", False),
         ("/dns/a:b/tcp/4001", False),
+        ("/dns4/127.0.0.1/tcp/4001", False),
+        ("/dns/2130706433/tcp/4001", False),
+        ("/dns4/0x7f.1/tcp/4001", False),
+        ("/dns4/127.0.0.0x1./tcp/4001", False),
+        ("/dns4/127.0.0.1.example.org/tcp/4001", True),
+        ("/dns4/xn--bcher-kva.example./tcp/4001", True),
+        ("/dns4/" + "a" * 63 + ".example/tcp/4001", True),
+        ("/dns4/" + "a" * 64 + ".example/tcp/4001", False),
+        ("/dns4/a..example.org/tcp/4001", False),
+        ("/dns4/my_host/tcp/4001", False),
+        ("/dns4/-a.example/tcp/4001", False),
+        ("/dns4/ab--c.example/tcp/4001", False),
+        ("/dns4/./tcp/4001", False),
         ("ip4/203.0.113.7/tcp/4001", False),
     ],
 )
@@ -281,5 +311,17 @@ def test_the_own_host_is_not_announced_on_a_public_network(tmp_path: Path, addre
     tree = changed("attestation", {"provider": "configfs"})
     tree["pool"]["network"] = "mainnet"
     tree["p2p"]["announce"] = [address]
-    with pytest.raises(ConfigError, match=r"p2p.announce\[0\]: expected an address with a port"):
+    with pytest.raises(ConfigError, match=r"p2p.announce\[0\]: expected an address with a port") as caught:
+        load_config(write(tmp_path, tree))
+    assert "on a public network it points to the reader's own host" in str(caught.value)
+    assert repr(address) in str(caught.value)
+
+
+def test_a_seed_behind_a_tunnel_is_named_by_its_address(tmp_path: Path) -> None:
+    tree = changed("attestation", {"provider": "configfs"})
+    tree["pool"]["network"] = "mainnet"
+    tree["p2p"]["peers"][0]["addresses"] = [HERE, f"{HERE}/p2p/{PEER_ID}", "/dns4/agent.example.org/tcp/4001"]
+    assert load_config(write(tmp_path, tree)).p2p.peers[0].addresses[0] == HERE
+    tree["p2p"]["peers"][0]["addresses"] = ["/dns4/localhost/tcp/4001"]
+    with pytest.raises(ConfigError, match=r"p2p.peers\[0\].addresses\[0\]: .*write /ip4/127.0.0.1"):
         load_config(write(tmp_path, tree))

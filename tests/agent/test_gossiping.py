@@ -11,18 +11,20 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from node_pool import MemoryStore
 from pool_fixture import POOL, key, operator_set, policy, verdict
 from transport_nodes import LOOPBACK, eventually
 
 from agent.address_file import load_addresses
-from agent.gossiping import Gossiping, join_pool
+from agent.gossiping import ALONE_S, Gossiping, join_pool
 from agent.metrics import Metrics
 from agent.tables import P2pTable, PeerTable
 from gossip.addresses import make_address_record
 from gossip.node import open_node
 from gossip.records import CloseBody, PoolId
 from gossip.roster import Roster
+from gossip.transport import PeerView
 
 OPERATORS, MEMBERS = 3, 5
 
@@ -153,7 +155,7 @@ PRIVATE = ("/ip4/0.0.0.0/tcp/4001/p2p/12D3KooW",)
         (P2pTable(), POOL.network, ("10.0.0.5",), ("/ip4/10.0.0.5/tcp/4001",), False),
         (P2pTable(listen=()), MAINNET, ("8.8.4.4",), (), False),
         (
-            P2pTable(announce=("/dns4/agent.example.org/tcp/4001/p2p/12D3KooW",)),
+            P2pTable(announce=("/dns4/agent.example.org/tcp/4001",)),
             MAINNET,
             ("10.0.0.5",),
             ("/dns4/agent.example.org/tcp/4001",),
@@ -195,3 +197,64 @@ async def test_witnessed_seconds_and_addresses_are_written_only_when_they_change
     assert store.writes == ["witness"]
     assert store.seconds == {key(1).public: 5}
     assert load_addresses(tmp_path / "addresses") == gossiping.node.addresses.wires()
+
+
+async def test_a_configured_key_that_is_not_registered_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    peers = tuple(PeerTable(node_key=key(i).public.hex(), addresses=("/ip4/10.0.0.5/tcp/1",)) for i in (1, 9))
+    gossiping = gossiping_of(P2pTable(peers=peers), POOL.network, PRIVATE, tmp_path)
+    gossiping.transport.set_roster = lambda peers, **more: None  # type: ignore[method-assign]
+    gossiping.set_roster(Roster())
+    assert gossiping.not_dialled() == {}, "before the chain was seen nobody is known to be missing"
+    for members in (2, 3):
+        gossiping.set_roster(roster(operators=2, members=members))
+    said = f"p2p.peers[1].node_key: {key(9).public.hex()[:16]} is not registered in this pool: it is not dialled"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    gossiping.set_roster(roster(operators=2, members=10))
+    assert gossiping.not_dialled() == {}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "errors", "why"),
+    [
+        ((), (), "name an operator in p2p.peers"),
+        (("/ip4/10.0.0.5/tcp/1",), (), "no dial has come to an end yet"),
+        (("/ip4/10.0.0.5/tcp/1",), ("/ip4/10.0.0.5/tcp/1: timed out",), "at /ip4/10.0.0.5/tcp/1: timed out"),
+        (("/ip4/10.0.0.5/tcp/1",), ("a", "b", "c", "d", "e"), "at d; and 1 more"),
+    ],
+    ids=["no address", "dials go on", "failed", "many failed"],
+)
+async def test_a_node_that_stays_alone_says_why_once(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+    addresses: tuple[str, ...],
+    errors: tuple[str, ...],
+    why: str,
+) -> None:
+    gossiping = gossiping_of(P2pTable(), POOL.network, PRIVATE, tmp_path)
+    view = PeerView(
+        node_key=key(1).public,
+        in_roster=True,
+        connected=False,
+        last_heard_s=None,
+        rtt_s=None,
+        addresses=addresses,
+        dial_errors=errors,
+    )
+    connected = [key(1).public]
+    transport: Any = SimpleNamespace(peers=lambda: (view,), connected=lambda: connected)
+    gossiping.transport, gossiping.roster = transport, roster(operators=2, members=2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gossiping._watch_reach)
+        await trio.sleep(10 * ALONE_S)
+        assert caplog.text == ""
+        for times in (1, 2):
+            connected.clear()
+            await trio.sleep(10 * ALONE_S)
+            assert caplog.text.count(why) == times
+            assert caplog.text.count("nobody is connected for 60 s") == times
+            connected.append(key(1).public)
+            await trio.sleep(10)
+        nursery.cancel_scope.cancel()

@@ -39,7 +39,7 @@ ENTRY: dict[str, Any] = {
 
 def peer(name: str, **changes: Any) -> dict[str, Any]:
     value = {"node_key": name * 32, "in_roster": True, "connected": True, "role": "operator"}
-    return {**value, "address_from": "record", "heard_ago_s": None, "rtt_ms": 1.5, **changes}
+    return {**value, "address_from": "record", "heard_ago_s": None, "rtt_ms": 1.5, "dial_errors": [], **changes}
 
 
 STATUS: dict[str, Any] = {
@@ -65,21 +65,31 @@ STATUS: dict[str, Any] = {
             "bb" * 32: {"valid": False, "error": {"code": "debug_refused", "message": "debug \x1b[2J"}},
             "cc" * 32: {"valid": False, "error": {"code": "anchor_stale"}, "valid_until_s": 1_800_000_000},
         },
+        "settled": {"ee" * 32: 1_800_000_060, "ff" * 32: 1_800_000_000},
         "missing": ["dd" * 32],
         "place_taken_by": None,
     },
     "work": {"tokens": 12345, "tasks": 6, "head": 9, "error": None},
     "peers": [
         peer("11", heard_ago_s=1.6, address_from="config"),
-        peer("22", connected=False, heard_ago_s=70.4),
+        peer("22", connected=False, heard_ago_s=70.4, dial_errors=["/ip4/10.0.0.5/tcp/1: timed out", "\x1b[2J"]),
         peer("33", role="participant", connected=False, address_from=None),
         peer("44", role=None, in_roster=False),
     ],
+    "not_dialled": {},
     "reach": {"weight": 3, "total_weight": 4},
     "close": None,
     "settled": None,
 }
-CLOSE = {"epoch": 3, "view": None, "observations": 2, "attested_weight": 0, "total_weight": 4, "certified": False}
+CLOSE = {
+    "epoch": 3,
+    "view": None,
+    "observations": 2,
+    "attested_weight": 0,
+    "total_weight": 4,
+    "certified": False,
+    "waiting_for": 0,
+}
 
 
 def test_a_healthy_agent() -> None:
@@ -87,11 +97,13 @@ def test_a_healthy_agent() -> None:
         "agent     0.1.0, up 60 s, node abababababababab",
         "chain     block 7, 2 s old; epoch 3",
         "peers     1 of 2 operators, 0 of 1 participants connected; operators' weight in reach: 3 of 4",
-        f"peers     {'22' * 8} operator AWAY, heard 70 s ago, address: record",
+        f"peers     {'22' * 8} operator AWAY, heard 70 s ago, address: record; "
+        "/ip4/10.0.0.5/tcp/1: timed out; '\\x1b[2J'",
         f"peers     {'33' * 8} participant AWAY, never heard, no address known",
         f"peers     {'11' * 8} operator connected, heard 2 s ago, rtt 1.5 ms, address: config",
         "evidence  valid for 90 s (UpToDate, image)",
-        "evidence  of others: 1 in force, 2 refused or ran out, 1 not seen",
+        "evidence  of others: 3 in force (2 as settled, the first until 2027-01-15 08:00 UTC), 2 refused or ran "
+        "out, 1 not seen",
         f"evidence  {'bb' * 8} refused (debug_refused): 'debug \\x1b[2J'",
         f"evidence  {'cc' * 8} ran out at 2027-01-15 08:00 UTC, and no newer came",
         "work      12,345 tokens in 6 tasks since start, log at record 9",
@@ -107,6 +119,7 @@ NO_EVIDENCE = {
     "collateral_error": None,
     "own": None,
     "peers": {},
+    "settled": {},
     "missing": [],
     "place_taken_by": None,
 }
@@ -132,6 +145,11 @@ NO_EVIDENCE = {
         ),
         ("peers", [], "peers     nobody connected; operators' weight in reach: 3 of 4"),
         ("peers", [peer("11")] * 20, "peers     and 4 more, see --json"),
+        (
+            "not_dialled",
+            {"p2p.peers[0].node_key": "aa is not registered"},
+            "peers     p2p.peers[0].node_key: aa is not registered",
+        ),
         ("reach", None, "of 1 participants connected\n"),
         ("reach", {"weight": 2, "total_weight": 3}, "peers     not more than two thirds of the operators' weight"),
         ("work", {"tokens": 0, "tasks": 0, "head": 1, "error": "refused"}, "log at record 1; refused"),
@@ -166,6 +184,7 @@ NO_EVIDENCE = {
         ("is_own_log_known", False, "log       waiting for operators"),
         ("close", CLOSE, "close     epoch 3: view -, 2 observations, attested 0 of 4"),
         ("close", {**CLOSE, "view": 0, "certified": True}, "view 0, 2 observations, attested 0 of 4, certified"),
+        ("close", {**CLOSE, "waiting_for": 3}, "attested 0 of 4, waiting for 3 objects of others"),
         ("settled", {"epoch": 2, "root": "cd" * 32}, "settled   epoch 2, root cdcdcdcdcdcdcdcd"),
     ],
 )

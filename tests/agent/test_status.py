@@ -14,10 +14,23 @@ from prometheus_client import generate_latest
 from agent.metrics import Metrics
 from agent.policies import Policies
 from agent.settling import PoolView
-from agent.status import _entry, _peers, _policies, _pool, _reach, not_earning, update_entry_metrics
+from agent.standings import Refusal, Standing, settled_evidence
+from agent.status import (
+    _entry,
+    _evidence,
+    _peers,
+    _policies,
+    _pool,
+    _reach,
+    not_earning,
+    update_entry_metrics,
+    update_metrics,
+)
 from contracts.chain import Block
 from contracts.model import NANO, Address, CertificateKind, ParticipantStatus, PoolStatus, Proposal, UpgradeTarget
+from gossip.log_chain import GENESIS
 from gossip.roster import Roster
+from gossip.settlement import Base, EvidenceWindow, Reading
 from gossip.transport import PeerView
 
 BLOCK = Block(seqno=1, root_hash=bytes(32), file_hash=bytes(32), time_s=START_S)
@@ -94,6 +107,7 @@ async def test_each_peer_shows_its_role_and_where_its_address_is_from() -> None:
             last_heard_s=None,
             rtt_s=0.0015,
             addresses=(),
+            dial_errors=() if connected else ("/ip4/10.0.0.5/tcp/1: connection refused",),
         )
 
     peers = (view(1, connected=True), view(2, connected=True), view(3, connected=False), view(9, connected=True))
@@ -113,8 +127,53 @@ async def test_each_peer_shows_its_role_and_where_its_address_is_from() -> None:
     assert [peer["role"] for peer in shown] == ["operator", "participant", "participant", None]
     assert [peer["address_from"] for peer in shown] == ["config", "inbound", None, "inbound"]
     assert [peer["rtt_ms"] for peer in shown] == [1.5] * 4
+    assert [peer["dial_errors"] for peer in shown] == [[], [], ["/ip4/10.0.0.5/tcp/1: connection refused"], []]
     assert _reach(gossiping) == {"weight": 1, "total_weight": 5}
     assert _reach(None) is None
+
+
+def test_evidence_that_an_epoch_settled_is_not_missing_after_a_restart() -> None:
+    """Its record is not here any more, so nothing judges it again until it is renewed."""
+
+    def settled(from_s: int, until_s: int) -> Reading:
+        return Reading(evidence=(EvidenceWindow(record=b"r" * 32, from_s=from_s, until_s=until_s, machine=b"m" * 32),))
+
+    now_s = START_S + 100
+    readings = {
+        key(0).public: settled(START_S, now_s + 50),
+        key(1).public: settled(START_S, now_s),
+        key(2).public: settled(START_S, now_s - 1),
+        key(3).public: settled(now_s + 1, now_s + 50),
+    }
+    refused = Standing(record=b"r" * 32, seq=1, found=Refusal(code="c", fault="f", message="m", remedy="r"))
+    standings = {key(4).public: refused}
+    base = Base(readings={**readings, key(4).public: settled(START_S, now_s + 50)})
+    keys = [key(i).public for i in range(6)]
+    assert settled_evidence(keys, standings, base, now_s) == {key(0).public: now_s + 50, key(1).public: now_s}
+
+    agent: Any = SimpleNamespace(
+        key=key(0),
+        attesting=SimpleNamespace(status=lambda node_key, now_s: {}),
+        verdicts=SimpleNamespace(standings=standings),
+        settling=SimpleNamespace(view=PoolView(participants=tuple(participant(i) for i in range(6)))),
+        node=SimpleNamespace(machine=SimpleNamespace(base=base)),
+        policies=Policies(policy()),
+    )
+    metrics = Metrics(version="1", process=False)
+    node: Any = SimpleNamespace(
+        key=key(0),
+        drops={},
+        placed={},
+        registered=frozenset(keys),
+        logs={key(0).public: SimpleNamespace(head=GENESIS)},
+        machine=SimpleNamespace(base=base, progress=lambda: None),
+    )
+    gossiping: Any = SimpleNamespace(transport=SimpleNamespace(counters={}, peers=lambda: ()), reach=lambda: (1, 4))
+    update_metrics(metrics, node, gossiping, agent.verdicts, now_s)
+    assert "gpupool_evidence_held 2.0" in generate_latest(metrics.registry).decode()
+    value = _evidence(agent, now_s)
+    assert value["settled"] == {key(1).public.hex(): now_s}
+    assert value["missing"] == [key(i).public.hex() for i in (2, 3, 5)], "the own key is nobody else's"
 
 
 def test_metrics_of_the_own_entry() -> None:

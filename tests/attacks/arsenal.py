@@ -295,7 +295,7 @@ def _request(payload: bytes) -> bytes:
     return len(payload).to_bytes(4, "big") + payload
 
 
-LARGE_REQUEST = _request(sync.encode_request(ObjectRequest(ObjectId(kind="attachment", id=LARGE))))
+LARGE_REQUEST = _request(sync.encode_request(ObjectRequest(ObjectId(kind="checkpoint", id=LARGE))))
 
 
 async def _ask(

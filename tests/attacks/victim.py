@@ -20,19 +20,25 @@ from pool_fixture import POOL, Author, key, policy, verdict
 
 from gossip import sync
 from gossip.node import Node, open_node
-from gossip.serve import serve
+from gossip.serve import answer_bytes_max, serve
 from gossip.transport import Transport, TransportConfig, open_transport
 from gossip.wire import GOSSIP_BYTES_MAX, topic
 
 LARGE = b"\x11" * 32
-"""Digest under which the store keeps an attachment that fills an answer."""
+"""Hash under which the store has a checkpoint that fills an answer."""
 RECORDS = 900
 RECORDS_OWNER = 1
 
 
+class LargeStore(MemoryStore):
+    """Has a checkpoint of the largest size, as a pool of ten thousand would."""
+
+    def checkpoint(self, payload_hash: bytes) -> bytes | None:
+        return bytes(sync.RESPONSE_BYTES_MAX - 64) if payload_hash == LARGE else None
+
+
 def stock(store: MemoryStore) -> None:
-    """Give the store what is costly to answer with: one large attachment, and a long log."""
-    store.objects[LARGE] = bytes(sync.RESPONSE_BYTES_MAX - 64)
+    """Give the store a log that is costly to answer with."""
     author = Author(RECORDS_OWNER)
     author.prove()
     for _ in range(RECORDS):
@@ -41,7 +47,7 @@ def stock(store: MemoryStore) -> None:
 
 
 async def run(roster: dict[bytes, list[str]]) -> None:
-    store = MemoryStore()
+    store = LargeStore()
     stock(store)
     node = open_node(
         key(0),
@@ -60,7 +66,12 @@ async def run(roster: dict[bytes, list[str]]) -> None:
         response_bytes_max=sync.RESPONSE_BYTES_MAX,
     )
     async with (
-        open_transport(key(0).seed, config, serve=lambda peer, request: serve(node, peer, request)) as transport,
+        open_transport(
+            key(0).seed,
+            config,
+            serve=lambda peer, request: serve(node, peer, request),
+            answer_bytes_max=answer_bytes_max,
+        ) as transport,
         trio.open_nursery() as nursery,
     ):
         transport.set_roster(roster)

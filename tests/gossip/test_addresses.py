@@ -17,10 +17,12 @@ from gossip.addresses import (
     own_addresses,
     parse_address_record,
     parse_tcp_address,
+    peer_id_text,
     require_dialable,
     verify_address_record,
 )
 from gossip.errors import InvalidMessageError
+from gossip.libp2p_patches.identity import peer_id_of
 from gossip.records import PoolId
 
 MAINNET, TESTNET, DEVNET = -239, -3, -217
@@ -62,6 +64,7 @@ def test_a_record_reads_back() -> None:
         wire_of(addresses=("/ip4/203.0.113.7/udp/4001/quic",)),
         wire_of(addresses=(HERE + "/p2p/12D3KooWA1B2C3",)),
         wire_of(addresses=("/ip4/203.0.113.7/tcp/0",)),
+        wire_of(addresses=("/dns4/127.0.0.1/tcp/4001",)),
         wire_of(addresses=("/ip4/0.0.0.0/tcp/1",)),
         wire_of(addresses=(HERE, "/unix/var/run/docker.sock")),
     ],
@@ -72,7 +75,8 @@ def test_anything_else_is_refused(wire: bytes) -> None:
 
 
 def test_the_largest_record_fits() -> None:
-    longest = [f"/dns4/{'a' * 238}{i}/tcp/65535" for i in range(ADDRESSES_MAX)]
+    labels = ".".join(["a" * 59] * 3)
+    longest = [f"/dns4/{labels}.{'b' * 58}{i}/tcp/65535" for i in range(ADDRESSES_MAX)]
     assert len(longest[0]) == 256 - len("x")
     wire = make_address_record(key(0), PUBLIC, issued_s=START_S, addresses=longest)
     assert len(wire) < ADDRESS_BYTES_MAX
@@ -102,6 +106,8 @@ def test_no_bytes_crash_it(data: bytes) -> None:
         ("/ip4/127.9.9.9/tcp/22", False, True),
         ("/ip6/::1/tcp/4001", False, True),
         ("/ip6/::ffff:127.0.0.1/tcp/4001", False, True),
+        ("/ip6/64:ff9b::7f00:1/tcp/4001", False, True),
+        ("/ip6/64:ff9b::cb00:7107/tcp/4001", True, True),  # an IPv4 host by NAT64
         ("/ip4/169.254.169.254/tcp/80", False, True),
         ("/ip6/fe80::1/tcp/4001", False, True),
         ("/ip4/224.0.0.1/tcp/4001", False, True),
@@ -121,6 +127,11 @@ def test_nobody_is_sent_to_the_own_host_on_a_public_network(text: str, public: b
         else:
             with pytest.raises(InvalidMessageError):
                 require_dialable(parse_tcp_address(text), network)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_peer_id_is_written_as_libp2p_writes_it(node_key: bytes) -> None:
+    assert peer_id_text(node_key) == str(peer_id_of(node_key))
 
 
 # Own addresses.

@@ -294,3 +294,16 @@ def test_witnessed_never_falls_behind_the_base() -> None:
 def test_a_participant_in_no_observation_is_not_cut() -> None:
     author, logs = written(2)
     assert compute_cut(frame(4).operators, Base(), [observe(0, at(author, 2))], logs).keys() == {SUBJECT}
+
+
+def test_the_record_before_a_fork_is_not_needed_when_a_lower_fork_is_proven() -> None:
+    """It may be on a branch of which everybody holds as many as it keeps already."""
+    author, logs = written(3)
+    aside = branch(author, 2, 7)[0]
+    above = [make_record(key(0), POOL, 3, aside.hash, evidence(START_S + i)) for i in (8, 9)]
+    upper, lower = ForkProof(*above), ForkProof(author.records[1], branch(author, 2, 6)[0])
+    proving = observe(0, Head(3, above[0].hash), forks=[upper])
+    with pytest.raises(DataUnavailableError):
+        cut([proving, observe(1, at(author, 1)), observe(2, at(author, 1))], logs)
+    point = cut([proving, observe(1, at(author, 1), forks=[lower]), observe(2, at(author, 1))], logs)
+    assert (point.head, point.dead) == (at(author, 1), True)

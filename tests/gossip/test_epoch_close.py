@@ -197,9 +197,7 @@ def test_a_restarted_node_reads_its_messages_back_and_does_not_observe_twice() -
         pool.step()
     again = Agent(0, 4)
     fill(again.logs, [record for author in pool.authors for record in author.records])
-    for sender, message in said:
-        if sender == 0:
-            again.hear(message)
+    again.machine.restore([message for sender, message in said if sender == 0])
     actions = again.advance(pool.chain)
     assert not [a for a in actions if isinstance(a, Publish) and isinstance(a.message, Observation)]
     assert again.machine.progress().observations == 1

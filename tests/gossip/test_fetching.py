@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +14,11 @@ from gossip.fetching import (
     BACKOFF_MAX_S,
     FETCHES_MAX,
     GAP_SPACING_S,
+    NOTHING,
     NOTICE_TRIES,
-    NOTICES_MAX,
-    NOTICES_PER_PEER_MAX,
+    NOTICES_OF_OUTSIDERS_MAX,
+    NOTICES_PER_OPERATOR_MAX,
+    NOTICES_PER_OUTSIDER_MAX,
     SHUN_S,
     Fetch,
     FetchPlan,
@@ -39,9 +41,6 @@ def thing(i: int, kind: str = "observation") -> ObjectId:
 
 def part(i: int, last: int = 9) -> RecordRange:
     return RecordRange(i.to_bytes(32, "big"), 1, last)
-
-
-NOTHING: Mapping[Item, bytes | None] = {}
 
 
 def items_of(fetches: Sequence[Fetch]) -> set[Item]:
@@ -134,6 +133,21 @@ def test_hints_take_half_of_the_places_and_come_after_what_decisions_wait_for() 
     assert not any(fetch.is_hint for fetch in made)
 
 
+def test_what_operators_announced_comes_before_what_peers_claim() -> None:
+    heard_of: dict[Item, bytes | None] = {thing(i): PEERS[i % 20] for i in range(1000)}
+    announced: dict[Item, bytes | None] = {thing(2000 + i): PEERS[i] for i in range(FETCHES_MAX // 2)}
+    made = plan().next([], heard_of, PEERS, 0, announced=announced)
+    assert {fetch.items[0]: fetch.peer for fetch in made} == announced
+
+
+def test_peers_that_failed_are_not_good_unless_all_of_them_failed() -> None:
+    fetching = plan()
+    fetching.shun(PEERS[0], 0)
+    assert fetching.good(PEERS[:2], SHUN_S - 1) == [PEERS[1]]
+    assert fetching.good(PEERS[:1], SHUN_S - 1) == PEERS[:1]
+    assert fetching.good(PEERS[:2], SHUN_S) == list(PEERS[:2])
+
+
 def test_whoever_said_that_it_has_something_is_asked_for_it() -> None:
     made = plan().next([], {thing(1): PEERS[3], thing(2): PEERS[5]}, PEERS, 0)
     assert {fetch.items[0]: fetch.peer for fetch in made} == {thing(1): PEERS[3], thing(2): PEERS[5]}
@@ -169,25 +183,66 @@ def test_no_peer_and_no_item_is_ever_asked_twice_at_once(course: list[str], conn
 
 def test_a_source_of_many_notices_fills_its_own_share() -> None:
     hints = Hints()
-    for i in range(2 * NOTICES_PER_PEER_MAX):
-        hints.note_observation(i.to_bytes(32, "big"), PEERS[0])
-    assert len(hints.notices) == NOTICES_PER_PEER_MAX
-    hints.note_observation(b"\xff" * 32, PEERS[1])
+    for i in range(2 * NOTICES_PER_OPERATOR_MAX):
+        hints.note_observation(i.to_bytes(32, "big"), PEERS[0], is_operator=True)
+    assert len(hints.notices) == NOTICES_PER_OPERATOR_MAX
+    hints.note_observation(b"\xff" * 32, PEERS[1], is_operator=True)
     assert hints.notices[b"\xff" * 32] == PEERS[1]
-    for i in range(NOTICES_MAX):
-        hints.note_observation(i.to_bytes(31, "big") + b"x", i.to_bytes(32, "big"))
-    assert len(hints.notices) == NOTICES_MAX
+
+
+def test_all_who_are_no_operators_keep_no_operator_from_being_heard() -> None:
+    hints = Hints()
+    for source in range(1000):
+        for i in range(2 * NOTICES_PER_OUTSIDER_MAX):
+            digest = source.to_bytes(16, "big") + i.to_bytes(16, "big")
+            hints.note_observation(digest, source.to_bytes(32, "big"), is_operator=False)
+    assert len(hints.notices) == NOTICES_OF_OUTSIDERS_MAX
+    taken = next(iter(hints.notices))
+    for digest in (taken, b"\xff" * 32):
+        hints.note_observation(digest, PEERS[1], is_operator=True)
+        assert hints.notices[digest] == PEERS[1], "an operator's word stands before an outsider's"
+
+
+def test_an_announcement_is_kept_however_much_others_claim() -> None:
+    hints = Hints()
+    for i in range(20 * NOTICES_PER_OPERATOR_MAX):
+        hints.note_observation(i.to_bytes(32, "big"), PEERS[i % 20], is_operator=True)
+    hints.note_announced(b"\xff" * 32, PEERS[0])
+    hints.note_announced(b"\xff" * 32, PEERS[1])
+    assert hints.announced == {b"\xff" * 32: PEERS[0]}
+    hints.disappoint(b"\xff" * 32, PEERS[0])
+    assert hints.announced == {b"\xff" * 32: PEERS[1]}, "who claims another's observation does not lose it that"
+
+
+def test_whoever_does_not_have_what_it_claimed_loses_all_that_it_claimed() -> None:
+    hints = Hints()
+    for i in range(10):
+        hints.note_observation(i.to_bytes(32, "big"), PEERS[i % 2], is_operator=False)
+    hints.disappoint(bytes(32), PEERS[1])
+    assert len(hints.notices) == 10, "it never said that it has that one"
+    hints.disappoint(bytes(32), PEERS[0])
+    assert set(hints.notices.values()) == {PEERS[1]}
+
+
+def test_attachments_are_wanted_until_they_are_here_or_given_up() -> None:
+    hints = Hints()
+    hints.note_attachments(PEERS[0], frozenset({PEERS[2], PEERS[3]}))
+    hints.note_attachments(PEERS[1], frozenset({PEERS[3]}))
+    hints.forget_attachment(PEERS[3])
+    assert {wanted.id for wanted in hints.attachments} == {PEERS[2]}
+    hints.forget_attachment(PEERS[2])
+    assert not hints
 
 
 def test_an_operator_that_announces_more_than_it_can_have_made_is_not_listened_to() -> None:
     hints = Hints()
     for i in range(3 * ANNOUNCED_PER_OPERATOR_MAX):
         hints.note_announced(i.to_bytes(32, "big"), PEERS[0])
-        hints.notices.pop(bytes(32), None)
-    assert len(hints.notices) == ANNOUNCED_PER_OPERATOR_MAX - 1, "what was fetched already counts"
+        hints.forget_notice(bytes(32))
+    assert len(hints.announced) == ANNOUNCED_PER_OPERATOR_MAX - 1, "what was fetched already counts"
     hints.forget_notices()
     hints.note_announced(bytes(32), PEERS[0])
-    assert len(hints.notices) == 1
+    assert len(hints.announced) == 1
 
 
 def test_gaps_of_one_log_are_asked_for_now_and_then() -> None:

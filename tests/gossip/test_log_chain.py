@@ -333,3 +333,39 @@ def test_an_observation_names_what_others_hold_by_the_chains_time() -> None:
     assert log.head_by(LATER_S) == log.head
     log.rebase(head_of(made.records[3]), third.end_s)
     assert log.head_by(0) == log.base
+
+
+def test_a_log_that_was_settled_as_dead_holds_nothing_above_its_base_and_takes_nothing() -> None:
+    made = author(4)
+    log = Log(key(0).public)
+    fill(log, made.records[:3])
+    log.rebase(Head(2, made.records[1].hash), START_S, is_dead=True)
+    assert (len(log), log.head) == (0, log.base)
+    for record in made.records[2:]:
+        assert insert(log, record) is Placement.SETTLED
+    assert (len(log), log.head) == (0, log.base)
+
+
+def test_a_fork_above_the_settled_cut_is_known_after_it() -> None:
+    made = author(4)
+    log = Log(key(0).public)
+    fill(log, made.records)
+    insert(log, branch(made, 3, 1)[0])
+    fork = log.fork
+    log.rebase(Head(2, made.records[1].hash), START_S)
+    assert fork is not None
+    assert log.fork is not None
+    assert {log.fork.first, log.fork.second} == {fork.first, fork.second}
+
+
+def test_a_fork_beside_the_settled_cut_is_forgotten() -> None:
+    """The record before it does not extend the base: every observation that proved it would be invalid."""
+    made = author(1)
+    beside = make_record(key(0), POOL, 1, bytes(32), evidence(START_S + 1))
+    above = [make_record(key(0), POOL, 2, beside.hash, evidence(START_S + i)) for i in (2, 3)]
+    log = Log(key(0).public)
+    for record in (beside, *above):
+        insert(log, record)
+    assert log.fork == ForkProof(*above)
+    log.rebase(made.head, START_S)
+    assert log.fork is None

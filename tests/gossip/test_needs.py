@@ -17,7 +17,7 @@ from gossip.log_chain import ForkProof, Head, Log, LogBook, RecordRange
 from gossip.messages import Observation, ObservedLog, make_observation
 from gossip.needs import Needs, Readiness
 from gossip.records import Record, make_record
-from gossip.settlement import Base
+from gossip.settlement import Base, Reading
 
 N = 4
 
@@ -161,3 +161,40 @@ def test_the_same_observations_in_another_order_are_the_same() -> None:
     listed = [observe(i, {0: Head(0, bytes(32))}) for i in range(3)]
     assert needs.digests(listed) == needs.digests(listed[::-1])
     assert needs.digests(listed) != needs.digests([*listed[1:], replace(listed[0], digest=bytes(32))])
+
+
+def test_what_only_an_unusable_observation_excuses_may_not_be_listed_and_is_fetched() -> None:
+    """Whoever follows the list knows no other forks than those that it proves."""
+    author, logs = Author(0), log_book(N)
+    author.prove()
+    fill(logs, author.records)
+    branches = [make_record(key(0), POOL, 2, author.head.hash, evidence(START_S + variant)) for variant in (1, 2)]
+    above = observe(0, {0: Head(9, b"\x09" * 32)})
+    hiding = observe(1, {0: author.head, 1: Head(9, b"\x09" * 32)}, (ForkProof(*branches),))
+    proving = observe(2, {0: author.head}, (ForkProof(*branches),))
+    readiness, held = Readiness(Base(), logs), [above, hiding]
+    for observation in held:
+        readiness.add(observation, in_place_of=None)
+    index_of = [key(i).public for i in range(N)].index
+    readiness.begin()
+    assert readiness.usable(held, index_of) == {}
+    assert RecordRange(key(0).public, 1, 9) in readiness.wanted
+    readiness.add(proving, in_place_of=None)
+    readiness.begin()
+    assert readiness.usable([*held, proving], index_of) == {0: above, 2: proving}
+    assert RecordRange(key(0).public, 1, 9) not in readiness.wanted
+
+
+def test_a_head_beside_the_base_that_only_an_unusable_observation_excuses_may_not_be_listed() -> None:
+    author, logs = Author(0), log_book(N)
+    author.prove()
+    logs.rebase(key(0).public, author.head, 0)
+    base = Base(readings={key(0).public: Reading(head=author.head)})
+    twins = [make_record(key(0), POOL, 1, bytes(32), evidence(START_S + variant)) for variant in (1, 2)]
+    beside = observe(0, {0: Head(1, b"\x01" * 32)})
+    hiding = observe(1, {0: author.head, 1: Head(9, b"\x09" * 32)}, (ForkProof(*twins),))
+    readiness = Readiness(base, logs)
+    for observation in (beside, hiding):
+        readiness.add(observation, in_place_of=None)
+    assert readiness.is_usable(beside)
+    assert readiness.usable([beside, hiding], [key(i).public for i in range(N)].index) == {}

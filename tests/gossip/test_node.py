@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import trio
@@ -343,6 +344,7 @@ async def test_records_of_who_left_the_pool_are_no_obstacle() -> None:
 async def test_a_message_of_no_open_epoch_waits_without_being_acted_upon() -> None:
     member, chain = Network(4).members[0], Chain(operator_set(4))
     attest = make_attest(key(1), POOL, epoch=1, cert_hash=bytes(32))
+    await member.node.handle(replace(advanced(chain, 4), frame=None))
     await member.node.handle(Heard(attest))
     assert member.node.machine.messages(1) == ()
     await member.node.handle(advanced(chain, 4))

@@ -338,6 +338,7 @@ def test_what_a_leader_makes_a_follower_remember_is_bounded() -> None:
 
 def test_messages_of_far_epochs_do_not_displace_those_of_the_next() -> None:
     chain, agent = Chain(operator_set(4)), Agent(0, 4)
+    agent.advance(chain)
     for i in range(300):
         stranger = make_proposal(key(50), POOL, epoch=1000 + i, view=0, set_id=1, listed=(), cert_hash=bytes(32))
         agent.machine.handle(Heard(stranger))

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from pool_fixture import POT_NANOTON, Author, fill, frame, key, log_book, participant, verdict
 
 from contracts import layout
-from contracts.model import ZERO_HASH, Address
+from contracts.model import ZERO_HASH
 from gossip import codec
 from gossip.cut import CutPoint
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import Head
 from gossip.settlement import (
+    CHECKPOINT_BYTES_MAX,
     CHECKPOINT_TAG,
     EVIDENCE_KEPT_MAX,
+    PARTICIPANTS_MAX,
     Base,
     EvidenceWindow,
     Reading,
@@ -194,23 +196,36 @@ def test_the_totals_root_does_not_depend_on_the_order_of_leaves() -> None:
     assert totals_root(()) == ZERO_HASH
 
 
-def test_the_largest_pools_checkpoint_fits_one_answer() -> None:
-    numbers = range(10_000)
-    window = EvidenceWindow(record=b"r" * 32, from_s=1 << 31, until_s=1 << 31, machine=b"m" * 32)
-    readings = {
-        number.to_bytes(32, "big"): Reading(
-            head=Head(1 << 40, b"h" * 32),
-            work_end_s=1 << 31,
-            witnessed_s=1 << 31,
-            credited_s=1 << 31,
-            worker_tokens=1 << 60,
-            evidence=(window,) * EVIDENCE_KEPT_MAX,
-        )
-        for number in numbers
-    }
-    leaf = SETTLED.leaves[0]
-    leaves = tuple(
-        replace(leaf, participant=Address(0, number.to_bytes(32, "big")), tokens=1 << 60) for number in numbers
+@pytest.mark.parametrize(
+    ("participants", "bytes_max"), [(10_900, RESPONSE_BYTES_MAX), (PARTICIPANTS_MAX, CHECKPOINT_BYTES_MAX)]
+)
+def test_at_worst_so_many_fit_an_answer_and_so_many_a_checkpoint(participants: int, bytes_max: int) -> None:
+    window = EvidenceWindow(record=bytes(32), from_s=(1 << 33) - 1, until_s=(1 << 33) - 1, machine=bytes(32))
+    reading = Reading(
+        head=Head((1 << 63) - 1, bytes(32)),
+        work_end_s=(1 << 32) - 1,
+        witnessed_s=(1 << 48) - 1,
+        credited_s=(1 << 48) - 1,
+        worker_tokens=(1 << 63) - 1,
+        evidence=(window,) * EVIDENCE_KEPT_MAX,
     )
-    settlement = Settlement(payload=SETTLED.payload, leaves=leaves, readings=readings)
-    assert RESPONSE_BYTES_MAX - len(encode_checkpoint(settlement)) > 0
+    leaf = replace(
+        SETTLED.leaves[0],
+        tokens=(1 << 64) - 1,
+        tasks=(1 << 32) - 1,
+        uptime_s=(1 << 32) - 1,
+        quality=(1 << 16) - 1,
+        reputation=(1 << 16) - 1,
+        flags=(1 << 8) - 1,
+    )
+    sizes = [
+        len(
+            encode_checkpoint(
+                Settlement(payload=SETTLED.payload, leaves=(leaf,) * n, readings=dict.fromkeys(keys, reading))
+            )
+        )
+        for n, keys in ((0, ()), (1, (bytes(32),)))
+    ]
+    per_participant = sizes[1] - sizes[0]
+    headers = sizes[0] + 8  # the two arrays' lengths, of 5 bytes instead of 1
+    assert headers + participants * per_participant <= bytes_max < headers + 1.1 * participants * per_participant

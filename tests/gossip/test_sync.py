@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,24 +160,6 @@ def test_watermarks_of_the_largest_pool_fit_into_a_request() -> None:
 # Heads are compared by digests.
 
 
-@given(HEADS, HEADS, st.sampled_from([None, 1, 4, 256]))
-def test_heads_that_differ_are_told_and_equal_ranges_are_not(
-    mine: dict[bytes, Head], theirs: dict[bytes, Head], ranges: int | None
-) -> None:
-    told = sync.heads_that_differ(mine, sync.digest_heads(theirs, ranges))
-    assert told.items() <= mine.items()
-    assert {key for key, head in mine.items() if theirs.get(key) != head} <= told.keys()
-    assert sync.heads_that_differ(mine, sync.digest_heads(mine, ranges)) == {}
-
-
-def test_one_head_of_many_that_differs_costs_little() -> None:
-    heads = {hashlib.sha256(bytes([i % 256, i // 256])).digest(): Head(7, bytes(32)) for i in range(1000)}
-    digests = sync.digest_heads(heads)
-    moved = dict(heads) | {next(iter(heads)): Head(8, bytes(32))}
-    assert len(digests) == sync.HEAD_RANGES_MAX * sync.RANGE_DIGEST_BYTES
-    assert len(sync.heads_that_differ(moved, digests)) < 20
-
-
 @pytest.mark.parametrize("digests", [b"", bytes(7), bytes(8 * 3), bytes(8 * 512)], ids=["none", "cut", "three", "many"])
 def test_digests_of_another_number_of_ranges_are_refused(digests: bytes) -> None:
     with pytest.raises(InvalidMessageError, match="watermarks"):
@@ -242,9 +222,9 @@ def test_another_record_of_the_same_or_a_lower_number_is_a_fork_to_fetch(seq: in
     author.prove()
     author.work()
     fill(logs, author.records)
-    assert sync.wanted_after(logs, {key(0).public: Head(seq, b"\x01" * 32)}, LATER_S) == (
-        RecordRange(key(0).public, 1, seq),
-    )
+    theirs = {key(0).public: Head(seq, b"\x01" * 32)}
+    assert sync.branches_after(logs, theirs) == (RecordRange(key(0).public, 1, seq),)
+    assert sync.wanted_after(logs, theirs, LATER_S) == ()
 
 
 def test_what_is_settled_is_not_wanted_again() -> None:
@@ -252,10 +232,17 @@ def test_what_is_settled_is_not_wanted_again() -> None:
     records = [author.append(evidence(START_S + i)) for i in range(5)]
     fill(logs, records)
     logs.rebase(key(0).public, Head(3, records[2].hash), 0)
-    assert sync.wanted_after(logs, {key(0).public: Head(3, b"\x01" * 32)}, LATER_S) == ()
-    assert sync.wanted_after(logs, {key(0).public: Head(4, b"\x01" * 32)}, LATER_S) == (
-        RecordRange(key(0).public, 4, 4),
-    )
+    assert sync.branches_after(logs, {key(0).public: Head(3, b"\x01" * 32)}) == ()
+    assert sync.branches_after(logs, {key(0).public: Head(4, b"\x01" * 32)}) == (RecordRange(key(0).public, 4, 4),)
+
+
+def test_of_a_log_that_was_settled_as_dead_nothing_is_wanted() -> None:
+    logs, author = log_book(1), Author(0)
+    fill(logs, [author.prove(), author.work()])
+    logs.rebase(key(0).public, Head(1, author.records[0].hash), 0, is_dead=True)
+    for seq in (1, 2, 9):
+        theirs = {key(0).public: Head(seq, b"\x01" * 32)}
+        assert sync.wanted_after(logs, theirs, LATER_S) == sync.branches_after(logs, theirs) == ()
 
 
 def test_of_a_log_that_grows_too_fast_only_so_much_is_wanted_by_now() -> None:

@@ -8,7 +8,18 @@ from functools import partial
 import pytest
 import trio
 from raw_peer import open_raw_peer, open_tcp
-from transport_nodes import connected, eventually, gossip_until_heard, key_of, open_node, open_rogue, seed_of
+from transport_nodes import (
+    LOOPBACK,
+    TOPIC,
+    connected,
+    echo,
+    eventually,
+    gossip_until_heard,
+    key_of,
+    open_node,
+    open_rogue,
+    seed_of,
+)
 
 from gossip.admission import IDLE_AFTER_S, ConnectionLimits
 from gossip.buckets import ByteLimits
@@ -16,7 +27,7 @@ from gossip.errors import InvalidMessageError, PeerUnavailableError
 from gossip.libp2p_patches import connections
 from gossip.libp2p_patches.identity import peer_id_of
 from gossip.serving import ServeLimits
-from gossip.transport import Transport
+from gossip.transport import Transport, TransportConfig, exchange, links, open_transport
 
 REQUESTS = "/gpupool/sync/1"
 
@@ -56,6 +67,88 @@ async def test_answers_that_nobody_reads_hold_bounded_memory_and_hold_up_nobody_
             assert made.count(4) == 3  # two of the hog, one of the stranger
             assert a._exchange.admission.held()[1] <= sizes.total_max + 12 * 4
         await eventually(lambda: a._exchange.admission.held() == (0, 0))
+
+
+async def test_whoever_takes_all_places_and_asks_nothing_holds_up_nobody_else(monkeypatch):
+    monkeypatch.setattr(exchange, "REQUEST_READ_TIMEOUT_S", 1.0)
+    limits = ServeLimits(places_max=4, per_peer_max=4)
+    async with open_node("a", serving=limits) as a, open_node("b") as b:
+        b.set_roster({a.node_key: a.addresses})
+        a.set_roster({b.node_key: (), key_of("hog"): ()})
+        await eventually(lambda: connected(a, b))
+        async with open_raw_peer(port_of(a), seed_of("hog"), a.node_key) as hog:
+            for _ in range(4):
+                await hog.open(REQUESTS)
+            await eventually(lambda: a._exchange.admission.held()[0] == 4)
+            assert await b.request(a.node_key, b"well") == b"well"
+            assert a.counters["serve_gave_way"] == 1
+            await eventually(lambda: a.counters.get("serve_timed_out") == 3)
+        await eventually(lambda: a._exchange.admission.held() == (0, 0))
+
+
+async def test_a_small_request_is_answered_while_all_places_are_at_work_and_no_other_one():
+    go = trio.Event()
+
+    async def serve(_peer: bytes, request: bytes) -> bytes:
+        if request == b"work":
+            await go.wait()
+        return request
+
+    def answer_bytes_max(request: bytes) -> int:
+        return len(request) if request == b"ping" else 1 << 20
+
+    limits = ServeLimits(
+        places_max=1, answers=ByteLimits(total_max=1 << 20, strangers_max=0, peer_max=1 << 20, stranger_max=0)
+    )
+    config = TransportConfig(listen=(LOOPBACK,), topic=TOPIC, serving=limits)
+    async with (
+        open_transport(seed_of("a"), config, serve=serve, answer_bytes_max=answer_bytes_max) as a,
+        open_node("b") as b,
+        open_node("c") as c,
+    ):
+        a.set_roster({b.node_key: (), c.node_key: ()})
+        for node in (b, c):
+            node.set_roster({a.node_key: a.addresses})
+        await eventually(lambda: connected(a, b) and connected(a, c))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(b.request, a.node_key, b"work")
+            await eventually(lambda: a._exchange.admission.held()[1] > 1 << 20)
+            assert await c.request(a.node_key, b"ping") == b"ping"
+            with pytest.raises(PeerUnavailableError):
+                await c.request(a.node_key, b"more")
+            assert a.counters["serve_refused"] == 1
+            go.set()
+
+
+async def test_an_answer_that_is_longer_than_room_was_held_for_is_not_sent():
+    config = TransportConfig(listen=(LOOPBACK,), topic=TOPIC)
+    async with open_transport(seed_of("a"), config, serve=echo, answer_bytes_max=lambda _: 4) as a, open_node("b") as b:
+        b.set_roster({a.node_key: a.addresses})
+        await eventually(lambda: connected(b, a))
+        assert await b.request(a.node_key, b"four") == b"four"
+        with pytest.raises(PeerUnavailableError):
+            await b.request(a.node_key, b"fiver")
+        assert a.counters["serve_failed"] == 1
+
+
+async def test_those_that_come_first_are_dialled_while_others_lead_nowhere(monkeypatch):
+    monkeypatch.setattr(links, "DIALS_MAX", 1)
+    dialled = trio.Event()
+
+    async def say_nothing(_stream: trio.SocketStream) -> None:
+        dialled.set()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery, open_node("a") as a, open_node("b") as b:
+        mute = (await nursery.start(partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1")))[0]
+        nowhere = {key_of("nobody"): [f"/ip4/127.0.0.1/tcp/{mute.socket.getsockname()[1]}"]}
+        a.set_roster(nowhere)
+        with trio.fail_after(5):
+            await dialled.wait()
+        a.set_roster({**nowhere, b.node_key: b.addresses}, first={b.node_key})
+        await eventually(lambda: connected(a, b))
+        assert not a.counters.get("dial_failed")
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_malformed_request_is_its_peers_fault_and_not_logged_as_ours(caplog):

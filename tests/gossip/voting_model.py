@@ -4,8 +4,9 @@ Four operators, one of them Byzantine, one epoch, a few views. `explore` visits 
 deliveries, losses, crashes and lies can lead to, and holds each against `PROPERTIES`. A rule that is missing is
 another `Rules`: the search then gives the shortest schedule that breaks a property. What is modelled:
 
-1. Each honest operator observes once how far it holds *the* log; the Byzantine one has two observations, which it
-   shows to whom it likes: `LOW` says that it holds nothing, `HIGH` names records that only it can serve.
+1. Each honest operator observes once how far it holds *the* log (a leader that says the same again, with more forks
+   proven, names the same head: it is no step here); the Byzantine one has two observations, which it shows to
+   whom it likes: `LOW` says that it holds nothing, `HIGH` names records that only it can serve.
 2. The cut of listed observations is the highest record that more than a third of the weight holds. A certificate
    is known by its cut alone: two lists that give one cut give one certificate, in whatever view.
 3. Views open one after another and never close. An honest leader proposes once, listing any quorum of what it may

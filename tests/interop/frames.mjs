@@ -4,7 +4,7 @@ import { byteStream } from '@libp2p/utils'
 import { RESPONSE_BYTES_MAX } from './wire.mjs'
 
 export const PROTOCOL = '/gpupool/sync/1'
-const REQUEST_BYTES_MAX = 1024 * 1024
+const REQUEST_BYTES_MAX = 128 * 1024
 const PATIENCE_MS = 10_000
 
 /** Send one request to a connected peer (a peer id) and return its response; throws if the stream is reset. */

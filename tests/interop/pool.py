@@ -14,7 +14,7 @@ from gossip import sync
 from gossip.epoch_events import Advanced, Finalize, Submit
 from gossip.node import Node, open_node
 from gossip.pull import Puller
-from gossip.serve import serve
+from gossip.serve import answer_bytes_max, serve
 from gossip.transport import Transport, TransportConfig, open_transport
 from gossip.wire import GOSSIP_BYTES_MAX, topic
 
@@ -94,7 +94,7 @@ def _transport(node: Node):  # type: ignore[no-untyped-def]
         request_bytes_max=sync.REQUEST_BYTES_MAX,
         response_bytes_max=sync.RESPONSE_BYTES_MAX,
     )
-    return open_transport(node.key.seed, config, serve=answer)
+    return open_transport(node.key.seed, config, serve=answer, answer_bytes_max=answer_bytes_max)
 
 
 def introduce(members: Sequence[Member], others: dict[bytes, Sequence[str]], n: int) -> None:

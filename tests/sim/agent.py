@@ -83,7 +83,7 @@ class SimAgent(Sharing):
         )
         self.logs.open([self.key.public, *(participant.node_key for participant in self.world.chain.participants)])
         for node_key, reading in base.readings.items():
-            self.logs.rebase(node_key, reading.head, reading.work_end_s)
+            self.logs.rebase(node_key, reading.head, reading.work_end_s, is_dead=reading.dead)
         for record in self.journal.all_records():
             self.logs.insert(record, now_s=ANY_TIME_S)
         self.machine.restore(self.journal.messages(base.epoch + 1), self.journal.outcomes())
@@ -151,9 +151,9 @@ class SimAgent(Sharing):
 
     def do_work(self) -> None:
         """Append what was done since the last record, as `gossip.node.Node.append` does."""
-        if not self.is_own_log_known:
-            return
         log = self.logs[self.key.public]
+        if not self.is_own_log_known or log.is_dead:
+            return
         if log.head == GENESIS:
             self.append(evidence(self.now_s - 1))
         last_s = log.work_end_s(log.head)

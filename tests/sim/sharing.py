@@ -154,7 +154,7 @@ class Sharing:
             for m in answer.messages
             if isinstance(m, Observation) and m.digest not in known
         )
-        ranges = sync.wanted_after(self.logs, answer.heads, self.now_s)
+        ranges = sync.wanted_after(self.logs, answer.heads, self.now_s) + sync.branches_after(self.logs, answer.heads)
         if answer.ask.heads and not self.is_own_log_known:
             ranges += self.learn_own_log(peer, answer)
         if ranges or objects:
