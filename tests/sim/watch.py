@@ -99,7 +99,13 @@ class Watch:
         for message in messages:
             own = isinstance(message, Observation) and message.operator == agent.key.public and agent.is_honest
             if isinstance(message, Observation) and own and message.digest not in self._observed:
-                self._observed[message.digest] = message, dict(agent.witnessed_s)
+                # Said again, to prove another fork, it tells of the moment when it was said first.
+                first = (
+                    seen
+                    for told, seen in self._observed.values()
+                    if (told.operator, told.epoch, told.logs) == (message.operator, message.epoch, message.logs)
+                )
+                self._observed[message.digest] = message, next(first, None) or dict(agent.witnessed_s)
                 for node_key, log in message.logs.items():
                     held = agent.logs[node_key]
                     require(held.holds(log.head), f"{agent.i} observes a head that it does not have")
