@@ -179,6 +179,7 @@ async def test_slow_participants_do_not_delay_that_the_own_log_is_known(autojump
     slow_down(network, set(range(4, 10)), drip(written(9, 100)))
     with trio.fail_after(5):
         await network.members[0].puller.recover_own_log(operator_set(4))
+    assert network.members[0].node.is_own_log_known
 
 
 async def test_slow_operators_of_less_than_a_third_delay_it_by_moments(autojump_clock: MockClock) -> None:
@@ -186,6 +187,7 @@ async def test_slow_operators_of_less_than_a_third_delay_it_by_moments(autojump_
     slow_down(network, {1, 2}, drip(written(1, 100)))
     with trio.fail_after(5):
         await network.members[0].puller.recover_own_log(operator_set(7))
+    assert network.members[0].node.is_own_log_known
 
 
 async def test_an_exchange_with_a_peer_that_drips_ends_and_what_it_brought_is_kept(autojump_clock: MockClock) -> None:
@@ -261,6 +263,7 @@ async def test_peers_that_drip_hold_up_a_branch_that_a_close_needs_for_moments(a
         nursery.start_soon(look_on)
         await until(lambda: me.node.logs[key(7).public].holds(wanted), limit_s=5 * EXCHANGE_S)
         nursery.cancel_scope.cancel()
+    assert me.node.logs[key(7).public].fork is not None
 
 
 async def test_a_page_without_news_that_does_not_advance_is_the_last(autojump_clock: MockClock) -> None:
@@ -291,6 +294,7 @@ async def test_claims_of_slow_participants_do_not_hold_up_what_operators_announc
         await until(lambda: member.node.machine.progress().observations == 6, limit_s=2)
         await until(lambda: not member.node.hints, limit_s=4 * ANSWER_S)
         nursery.cancel_scope.cancel()
+    assert all(member.node.machine.observation(observation.digest) is not None for observation in made)
 
 
 async def test_an_attachment_that_nobody_has_is_given_up_and_wanted_again_with_its_record(

@@ -56,6 +56,7 @@ async def test_six_of_nine_peers_that_never_answer_cost_a_timeout_or_two(autojum
         nursery.start_soon(member.puller.run)
         await until(lambda: member.node.machine.progress().observations == 10, limit_s=3 * TIMEOUT_S)
         nursery.cancel_scope.cancel()
+    assert all(member.node.machine.observation(observation.digest) is not None for observation in made)
 
 
 async def test_an_observation_too_large_for_gossip_is_announced_and_fetched_at_once(

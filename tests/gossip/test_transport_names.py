@@ -55,6 +55,7 @@ async def test_names_of_the_hosts_file_are_known(kind: str) -> None:
         a.set_roster({b.node_key: [f"/{kind}/localhost/tcp/{port}"]})
         b.set_roster({a.node_key: ()})
         await eventually(lambda: connected(a, b))
+        assert await a.request(b.node_key, b"over a name") == b"over a name"
 
 
 async def test_each_of_a_few_addresses_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
