@@ -128,6 +128,11 @@ class LivingPool(Devnet):
         """SIGKILL: nothing is saved. Its connections are reset, as by its kernel."""
         self._agents[name].kill()
 
+    def stop(self, name: str) -> None:
+        """SIGTERM: it ends in order, and leaves a journal without a log beside it."""
+        self.expect_end(name)
+        os.kill(self._agents[name].pid, signal.SIGTERM)
+
     async def start(self, name: str) -> None:
         """Start an agent that ended."""
         await self._start_agent(next(seat for seat in self._seats if seat.name == name))
