@@ -80,6 +80,8 @@ def test_a_head_that_only_an_unusable_observation_excuses_is_not_listed() -> Non
     write_work(pool)
     fork = fork_at(pool.authors[HOSTILE], 2)
     settle_against(pool, lambda truth: [lie(truth, {0: JUNK}, [fork]), lie(truth, {HOSTILE: Head(9, b"y" * 32)})])
+    assert pool.chain.landed.epoch == 1
+    assert not pool.agents[0].machine.base.reading(key(HOSTILE).public).dead, "the fork stood in no listed observation"
 
 
 def test_a_head_beside_the_base_that_only_an_unusable_observation_excuses_ends_no_machine() -> None:
@@ -91,6 +93,8 @@ def test_a_head_beside_the_base_that_only_an_unusable_observation_excuses_ends_n
     fork = fork_at(pool.authors[HOSTILE], base.seq)
     beside = Head(base.seq, b"y" * 32)
     settle_against(pool, lambda truth: [lie(truth, {0: JUNK}, [fork]), lie(truth, {HOSTILE: beside})])
+    assert pool.chain.landed.epoch == 2
+    assert not pool.agents[0].machine.base.reading(key(HOSTILE).public).dead
 
 
 def test_a_leader_whose_list_gives_no_settlement_goes_on() -> None:

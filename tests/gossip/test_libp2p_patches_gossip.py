@@ -62,7 +62,8 @@ async def test_a_heartbeat_soon_fills_a_mesh_that_lost_a_peer():
         await gossip_until_heard(b, a, b"and back")  # no GRAFT is on its way any more
         for _ in range(2):  # the first heartbeat comes soon whatever the interval is
             mesh.clear()
-            await eventually(lambda: mesh == {peer_id_of(b.node_key)})
+            await eventually(lambda: mesh)
+            assert mesh == {peer_id_of(b.node_key)}
 
 
 async def test_nobody_limits_the_messages_of_others():
@@ -83,6 +84,7 @@ async def test_nobody_limits_the_messages_of_others():
             while len(heard) < 60:
                 data = (await c.messages.receive()).data
                 heard |= {data} - {b"the mesh is up"}
+        assert heard == {b"%d" % number for number in range(60)}
 
 
 async def test_publishing_is_paced():
@@ -266,8 +268,11 @@ def test_an_rpc_of_a_peer_of_ours_has_the_shape():
         data=bytes(1000), topicIDs=[TOPIC], from_id=bytes(38), seqno=bytes(8), signature=bytes(64)
     )
     packed = rpc_pb2.RPC(publish=[message] * 100, control=control, subscriptions=sub().subscriptions)
-    rpc.require_shape(packed.SerializeToString(), 1000)
+    frame = packed.SerializeToString()
+    rpc.require_shape(frame, 1000)
     rpc.require_shape(b"", 1000)
+    with pytest.raises(InvalidMessageError):
+        rpc.require_shape(frame, 10)  # its messages are looked at
 
 
 async def test_a_forwarder_of_invalid_messages_is_muted_or_sent_away():
@@ -350,3 +355,4 @@ async def test_peers_of_the_roster_share_everything_though_strangers_were_there_
         await eventually(lambda: connected(a, b))
         await gossip_until_heard(a, b, b"x")
         await gossip_until_heard(b, a, b"y")
+        assert a._pubsub.router.mesh[TOPIC] == {peer_id_of(b.node_key)}
