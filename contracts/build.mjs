@@ -1,4 +1,5 @@
-// Compiles contracts/src/<name>.tolk into contracts/artifacts/<name>.json: compiler, code hash, code.
+// Compiles contracts/src/<name>.tolk into contracts/artifacts/<name>.json: compiler, code hash, code. What lies in
+// src/devnet is for the embedded chain alone; its artifacts begin with `devnet_`.
 //
 //   node build.mjs           write the artifacts
 //   node build.mjs --check   compile again and compare; exit code 1 if one differs
@@ -9,7 +10,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
 import { getTolkCompilerVersion, runTolkCompiler } from "@ton/tolk-js";
 
-const NAMES = ["pool_operator", "reward_distribution", "participant_registry"];
+const NAMES = ["pool_operator", "reward_distribution", "participant_registry", "devnet/cocoon_worker"];
 const SOURCES = new URL("src/", import.meta.url);
 const ARTIFACTS = new URL("artifacts/", import.meta.url);
 
@@ -22,7 +23,7 @@ async function compile(name) {
     throw new Error(`${name}: ${result.message}`);
   }
   const artifact = {
-    name,
+    name: artifactName(name),
     compiler: `tolk ${await getTolkCompilerVersion()}`,
     code_hash: result.codeHashHex.toLowerCase(),
     code_boc_base64: result.codeBoc64,
@@ -30,9 +31,13 @@ async function compile(name) {
   return JSON.stringify(artifact, null, 2) + "\n";
 }
 
+function artifactName(name) {
+  return name.replace("/", "_");
+}
+
 let differ = false;
 for (const name of NAMES) {
-  const path = new URL(`${name}.json`, ARTIFACTS);
+  const path = new URL(`${artifactName(name)}.json`, ARTIFACTS);
   const built = await compile(name);
   if (!process.argv.includes("--check")) {
     await writeFile(path, built);

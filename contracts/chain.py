@@ -10,6 +10,8 @@ Untrusted input: every answer. Rules:
    time, up to `BACKOFF_S_MAX`; meanwhile the others are asked. The first call after it connects anew.
 3. A server whose proof does not hold is left alone for `LIE_S`; if no other one answers, the call
    raises `ChainConflictError`.
+4. An address that somebody else chose is read by `foreign_account` alone: what stands there blames no server, and
+   costs little to look at.
 
 pytoniq runs in a loop of its own (`loop_thread`), its connections stand in `chain_servers`.
 """
@@ -27,6 +29,7 @@ from pytoniq.liteclient.client import LiteServerError
 from pytoniq_core import Builder, Cell
 from pytoniq_core.tlb.vm_stack import VmStack
 
+from contracts.chain_kept import KeptAccount, KeptHeader, KeptLink
 from contracts.chain_proofs import read_account, read_config, read_header, read_transactions
 from contracts.chain_servers import Ask, Connection, Servers, close_all
 from contracts.chain_values import Account, Block, LiteServer, TransactionSummary, account_id, block_lookup
@@ -45,6 +48,8 @@ __all__ = ["Account", "Block", "Chain", "LiteServer", "TransactionSummary", "ope
 
 STEPS_MAX = 256
 """How many blocks `block_at` walks from where the server's own lookup lands."""
+FOREIGN_STATE_BYTES_MAX = 16 * 1024
+"""Of an account that somebody else chose. 65,536 cells, the most that one can have, take six seconds to parse."""
 
 _TRANSACTIONS_PER_QUERY = 16
 _NOT_ACTIVE = (-256, -13)
@@ -166,13 +171,64 @@ class Chain:
         raise ChainUnavailableError(f"the lookup of {time_s} landed more than {STEPS_MAX} blocks away")
 
     async def account(self, address: Address, block: Block | None = None) -> Account:
-        """The account at `block` (None: the latest), proven; inactive and empty if there is none."""
+        """The account at `block` (None: the latest), proven; inactive and empty if there is none.
+
+        Raises `InvalidValueError`, before anybody is asked, for an address of an unknown workchain.
+        """
+        return await self._account(address, block)
+
+    async def foreign_account(self, address: Address, block: Block | None = None) -> Account:
+        """As `account`, for an address that somebody else chose.
+
+        Raises:
+            InvalidValueError: there is no such workchain; nobody was asked.
+            UnreadableStateError: its state is longer than `FOREIGN_STATE_BYTES_MAX`, or no server shows one that
+                decodes to the proven one.
+        """
+        return await self._account(address, block, FOREIGN_STATE_BYTES_MAX)
+
+    async def _account(self, address: Address, block: Block | None, state_bytes_max: int | None = None) -> Account:
+        account = account_id(address)
         at = await self.head() if block is None else block
-        query = {"id": at.to_tl(), "account": account_id(address)}
 
         async def ask(client: LiteClient) -> Account:
-            answer = await client.liteserver_request("getAccountState", query)
-            return read_account(answer, address, at, trust_level=self._trust_level)
+            answer = await client.liteserver_request("getAccountState", {"id": at.to_tl(), "account": account})
+            return read_account(answer, address, at, trust_level=self._trust_level, state_bytes_max=state_bytes_max)
+
+        return await self._ask(ask)
+
+    async def kept_account(self, address: Address, block: Block) -> KeptAccount:
+        """The account at `block` with all that proves it, to be believed again elsewhere (at trust level 1)."""
+        query = {"id": block.to_tl(), "account": account_id(address)}
+
+        async def ask(client: LiteClient) -> KeptAccount:
+            kept = KeptAccount.of(await client.liteserver_request("getAccountState", query), address, block)
+            kept.believe(block)
+            return kept
+
+        return await self._ask(ask)
+
+    async def kept_header(self, block: Block) -> KeptHeader:
+        """The header of `block` with its proof, to be believed again elsewhere."""
+
+        async def ask(client: LiteClient) -> KeptHeader:
+            query = {"id": block.to_tl(), "mode": 0}
+            kept = KeptHeader.of(await client.liteserver_request("getBlockHeader", query))
+            if kept.believe()[0] != block:
+                raise ChainConflictError(f"block header: of another block than {block.seqno}")
+            return kept
+
+        return await self._ask(ask)
+
+    async def kept_link(self, source: Block, target: Block) -> KeptLink:
+        """What shows that `target` is an earlier masterchain block than `source`, to be believed again elsewhere."""
+        query = {"mode": 1, "known_block": source.to_tl(), "target_block": target.to_tl()}
+
+        async def ask(client: LiteClient) -> KeptLink:
+            kept = KeptLink.of(await client.liteserver_request("getBlockProof", query), source, target)
+            if kept.believe(source) != target.root_hash:
+                raise ChainConflictError(f"block {target.seqno}: another one stands before block {source.seqno}")
+            return kept
 
         return await self._ask(ask)
 
@@ -233,9 +289,12 @@ class Chain:
 
         await self._ask(ask)
 
-    async def transactions(self, address: Address, count: int) -> list[TransactionSummary]:
-        """Up to `count` transactions of `address`, newest first, as far back as the server has them."""
-        account = await self.account(address)
+    async def transactions(self, address: Address, count: int, block: Block | None = None) -> list[TransactionSummary]:
+        """Up to `count` transactions of `address` as of `block` (None: the latest), newest first.
+
+        As far back as the server has them.
+        """
+        account = await self.account(address, block)
         lt, last_hash = account.last_lt, account.last_hash
         found: list[TransactionSummary] = []
         while lt and len(found) < count:

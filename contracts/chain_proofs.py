@@ -12,6 +12,9 @@ Everything here is untrusted until its hashes lead to the masterchain block that
    shard is the account's own and the dictionary's path shows that there is no room for it.
 5. A list of transactions is believed if each one names the next by hash, from the account's last.
 6. A config is believed if it stands in the state after the masterchain block (rule 2), with nothing left out.
+7. An earlier masterchain block is believed if the state after a later one (rule 2) lists it: all before it stand there.
+8. Of an account whose address a stranger chose, the state is bounded before it is parsed; one that is too large, or
+   cannot be parsed here, is nobody's lie (`UnreadableStateError`): the stranger could make servers look like liars.
 
 Whatever does not decode or does not match raises `ChainConflictError`. That the masterchain block
 itself is signed by the validators is not checked (pytoniq's trust level 0).
@@ -33,7 +36,7 @@ from pytoniq_core.tlb.block import BlockInfo, CurrencyCollection, ShardIdent, Sh
 from pytoniq_core.tlb.transaction import Transaction
 
 from contracts.chain_values import ABSENT, Account, Block, TransactionSummary
-from contracts.errors import ChainConflictError
+from contracts.errors import ChainConflictError, UnreadableStateError
 from contracts.model import Address
 
 _ACCOUNT_KEY_BITS = 256
@@ -41,6 +44,7 @@ _BLOCK_TAG, _STATE_TAG = 0x11EF55AA, 0x9023AFE2
 _INFO_REF, _UPDATE_REF = 0, 2
 _ACCOUNTS_REF, _CUSTOM_REF = 1, 3
 _EXTRA_TAG = 0xCC26
+_KEY_MAX_LT_BITS = 65
 _NEW_HASH = slice(33, 65)
 """Where a Merkle update's data (tag, old hash, new hash, depths) names the new state."""
 
@@ -70,11 +74,16 @@ def read_header(answer: dict[str, Any], *, seqno: int | None = None) -> Block:
         )
 
 
-def read_account(answer: dict[str, Any], address: Address, block: Block, *, trust_level: int) -> Account:
+def read_account(
+    answer: dict[str, Any], address: Address, block: Block, *, trust_level: int, state_bytes_max: int | None = None
+) -> Account:
     """Believe an `accountState` of `address` at `block`.
 
+    Args:
+        state_bytes_max: given for an address that a stranger chose (rule 8).
     Raises:
         ChainConflictError: the answer is for another block, or a proof in it does not hold.
+        UnreadableStateError: only with `state_bytes_max`: the state is longer, or does not decode to the proven one.
     """
     with _doubting(f"state of {address}"):
         asked = BlockIdExt.from_dict(block.to_tl())
@@ -89,9 +98,14 @@ def read_account(answer: dict[str, Any], address: Address, block: Block, *, trus
         if leaf is None:
             _require(not answer["state"], "the proof says that there is none")
             return ABSENT
+        proven, last_hash, last_lt = leaf.load_ref().get_hash(0), leaf.load_bytes(32), leaf.load_uint(64)
+    size = len(answer["state"])
+    if state_bytes_max is not None and size > state_bytes_max:
+        raise UnreadableStateError(f"state of {address}: {size} bytes, at most {state_bytes_max} are read")
+    with _doubting(f"state of {address}") if state_bytes_max is None else _blaming_nobody(f"state of {address}"):
         root = Cell.one_from_boc(answer["state"])
-        _require(leaf.load_ref().get_hash(0) == root.hash, "the proof is for another state")
-        return _account(root, last_hash=leaf.load_bytes(32), last_lt=leaf.load_uint(64))
+        _require(proven == root.hash, "the proof is for another state")
+        return _account(root, last_hash=last_hash, last_lt=last_lt)
 
 
 def read_config(answer: dict[str, Any], block: Block) -> Cell:
@@ -111,6 +125,31 @@ def read_config(answer: dict[str, Any], block: Block) -> Cell:
         config: Cell = extra.load_ref()
         _require(_is_whole(config), "a part is left out")
         return config
+
+
+def read_earlier_block(proof: bytes, state_proof: bytes, block: Block, seqno: int) -> bytes:
+    """Believe what the state after `block` says of the masterchain block number `seqno` before it: its root hash.
+
+    `proof` and `state_proof` are those of a `blockLinkBack` from `block`.
+    Raises:
+        ChainConflictError: they are of another block, or do not show that one.
+    """
+    with _doubting(f"block {seqno} before {block.seqno}"):
+        state = _state_after(proof, block.root_hash, Cell.one_from_boc(state_proof)[0])
+        extra = state[_CUSTOM_REF].begin_parse()
+        _require(extra.load_uint(16) == _EXTRA_TAG, "it is not of the masterchain")
+        if extra.load_bit():
+            extra.load_ref()  # the shards
+        extra.load_ref()  # the config
+        info = extra.load_ref().begin_parse()
+        _require(not info.is_special(), "the earlier blocks are left out")
+        info.load_bits(16 + 65)  # flags, validators
+        leaf = _find_leaf(info, f"{seqno:032b}") if info.load_bit() else None
+        if leaf is None:
+            raise ChainConflictError("there is none")
+        leaf.load_bits(_KEY_MAX_LT_BITS + 1 + 64)
+        _require(leaf.load_uint(32) == seqno, "its number is another")
+        return bytes(leaf.load_bytes(32))
 
 
 def read_transactions(
@@ -171,21 +210,27 @@ def _check_contains(state: Cell, address: Address) -> None:
 
 def _find_account(accounts: Cell, account: bytes) -> Slice | None:
     """Walk the accounts dictionary to `account`: its `ShardAccount`, or None if it proves absent."""
-    key = f"{int.from_bytes(account, 'big'):0{_ACCOUNT_KEY_BITS}b}"
     root = accounts.begin_parse()
     _require(not root.is_special(), "the accounts are left out")
     if not root.load_bit():
         return None
-    node = root.load_ref().begin_parse()
+    leaf = _find_leaf(root, f"{int.from_bytes(account, 'big'):0{_ACCOUNT_KEY_BITS}b}")
+    if leaf is not None:
+        leaf.load_uint(5)
+        CurrencyCollection.deserialize(leaf)
+    return leaf
+
+
+def _find_leaf(dictionary: Slice, key: str) -> Slice | None:
+    """Walk the dictionary under the next reference to `key` (bits): what stands there behind the label, or None."""
+    node = dictionary.load_ref().begin_parse()
     while True:
-        _require(not node.is_special(), "the account's path is left out")
+        _require(not node.is_special(), "the path to it is left out")
         _, label = deserialize_hml(node, len(key))
         if not key.startswith(label.to01()):
             return None
         key = key[len(label) :]
         if not key:
-            node.load_uint(5)
-            CurrencyCollection.deserialize(node)
             return node
         left, right = node.load_ref(), node.load_ref()
         node, key = (right if key[0] == "1" else left).begin_parse(), key[1:]
@@ -206,6 +251,7 @@ def _account(root: Cell, *, last_hash: bytes, last_lt: int) -> Account:
         last_lt=last_lt,
         last_hash=last_hash,
         state=root,
+        frozen=state.type_ == "account_frozen",
     )
 
 
@@ -238,6 +284,7 @@ def _summary(raw: Transaction, transaction_hash: bytes) -> TransactionSummary:
         action_code=None if action is None else action.result_code,
         in_op=head.load_uint(32) if head is not None and bits >= 32 else None,
         in_query_id=head.load_uint(64) if head is not None and bits >= 96 else None,
+        in_body=body,
         source=_source(raw),
         aborted=bool(getattr(raw.description, "aborted", False)),
     )
@@ -263,3 +310,13 @@ def _doubting(subject: str) -> Iterator[None]:
         raise ChainConflictError(f"{subject}: {error}") from error
     except Exception as error:
         raise ChainConflictError(f"{subject}: its proof does not hold: {error!r:.120}") from error
+
+
+@contextmanager
+def _blaming_nobody(subject: str) -> Iterator[None]:
+    """Turn whatever a parser stumbles over into an error that leaves the liteserver out of it (rule 8)."""
+    try:
+        yield
+    except Exception as error:
+        reason = error if isinstance(error, ChainConflictError) else repr(error)
+        raise UnreadableStateError(f"{subject}: {reason!s:.120}") from error

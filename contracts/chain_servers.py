@@ -20,7 +20,7 @@ from pytoniq import LiteClient
 from pytoniq.liteclient.client import LiteServerError
 
 from contracts.chain_values import LiteServer
-from contracts.errors import ChainConflictError, ChainUnavailableError, ContractsError
+from contracts.errors import ChainConflictError, ChainUnavailableError, ContractsError, UnreadableStateError
 
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
 LIE_S = 60.0
@@ -49,8 +49,11 @@ class Servers:
             except ChainConflictError as error:
                 _log.warning("%s: %s", connection.server, error)
                 failure = error
-            except ChainUnavailableError as error:
+            except UnreadableStateError as error:  # another server may show a better one
                 if not isinstance(failure, ChainConflictError):
+                    failure = error
+            except ChainUnavailableError as error:
+                if isinstance(failure, ChainUnavailableError):
                     failure = error
             else:
                 self._connections.remove(connection)

@@ -7,9 +7,11 @@ from typing import Any
 
 from pytoniq_core import Cell
 
+from contracts.errors import InvalidValueError
 from contracts.model import Address, require_bytes
 
 MASTERCHAIN_SHARD = -(2**63)
+WORKCHAINS = (-1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ class Account:
     last_hash: bytes
     state: Cell | None = None
     """All of it, as the chain stores it (block.tlb `Account`): what an emulation starts from. None: absent."""
+    frozen: bool = False
+    """It owes so much rent that only the hash of its code and data is left: they may come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,8 @@ class TransactionSummary:
     aborted: bool
     in_query_id: int | None = None
     """The 64 bits after the op, if the body has them: which request it belongs to."""
+    in_body: Cell | None = None
+    """What the message says."""
 
 
 ABSENT = Account(balance_nanoton=0, active=False, code_hash=None, data=None, last_lt=0, last_hash=bytes(32))
@@ -84,7 +90,14 @@ ABSENT = Account(balance_nanoton=0, active=False, code_hash=None, data=None, las
 
 
 def account_id(address: Address) -> dict[str, Any]:
-    """The account as a liteserver's query wants it."""
+    """The account as a liteserver's query wants it.
+
+    Raises:
+        InvalidValueError: it is of a workchain that is none of TON's. No server can prove anything of it: an honest
+            answer would look like a lie.
+    """
+    if address.workchain not in WORKCHAINS:
+        raise InvalidValueError(f"{address}: there is no workchain {address.workchain}")
     return {"workchain": address.workchain, "id": address.account.hex()}
 
 

@@ -21,6 +21,10 @@ class ChainConflictError(ContractsError):
     """A liteserver's answer does not match its proof, or two liteservers disagree: drop that server."""
 
 
+class UnreadableStateError(ContractsError):
+    """An account's state is too large to be read, or does not decode: its maker may be at fault, no server is."""
+
+
 class ContractAbsentError(ContractsError):
     """No active account of the expected code stands at the address: deploy it, or mend the address."""
 

@@ -22,7 +22,6 @@ HOUR_S = 3600
 DAY_S = 86_400
 REPUTATION_START = 500
 REPUTATION_MAX = 1000
-QUALITY_MAX = 1000
 OPERATORS_MAX = 180
 """A certificate of more signatures than this would not fit the gas limit of one message."""
 PARTICIPANTS_MAX = 10_000

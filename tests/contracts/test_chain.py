@@ -27,11 +27,13 @@ from contracts.errors import (
     ChainConflictError,
     ChainUnavailableError,
     ContractAbsentError,
+    ContractsError,
     GetMethodFailedError,
     InvalidValueError,
     MessageRefusedError,
+    UnreadableStateError,
 )
-from contracts.model import NANO
+from contracts.model import NANO, Address
 from contracts.signing import SigningKey
 from contracts.wallet import Wallet
 from tests.contracts.chain_scene import (
@@ -243,6 +245,61 @@ async def test_a_lying_server_is_found_out(
             await chain.account(own_address(), block)
         with pytest.raises(ChainUnavailableError, match="next try"):
             await chain.account(own_address(), block)
+
+
+async def test_no_server_is_blamed_for_what_a_stranger_put_on_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for a state that cannot be read here, nor for an address of which nobody can prove anything."""
+    asked: list[str] = []
+
+    def note(decoded: dict[str, Any]) -> None:
+        asked.append(decoded["@type"])
+        _more_money(decoded)
+
+    _tampered(monkeypatch, "getAccountState", note)
+    async with serving(tmp_path) as server, open_chain([server]) as chain:
+        block = await chain.head()
+        with pytest.raises(UnreadableStateError, match=str(own_address())):
+            await chain.foreign_account(own_address(), block)
+        assert len(asked) == 1
+        for read in (chain.account, chain.foreign_account, chain.kept_account):
+            with pytest.raises(InvalidValueError, match="no workchain 5"):
+                await read(Address(5, b"w" * 32), block)
+        assert len(asked) == 1
+        monkeypatch.undo()
+        assert (await chain.foreign_account(own_address(), block)).balance_nanoton == FUNDS
+        assert await chain.foreign_account(NOBODY, block) == ABSENT
+
+
+class Server:
+    """In place of a connection: says one thing for ever."""
+
+    server = "here"
+
+    def __init__(self, says: ContractsError | str) -> None:
+        self.says = says
+
+    async def ask(self, _ask: object) -> str:
+        if isinstance(self.says, ContractsError):
+            raise self.says
+        return self.says
+
+
+async def test_another_server_may_show_a_stranger_s_account_better() -> None:
+    away, lies, unreadable = ChainUnavailableError("away"), ChainConflictError("lies"), UnreadableStateError("odd")
+
+    async def said(*what: ContractsError | str) -> str:
+        servers: Any = [Server(each) for each in what]
+        return await chain_servers.Servers(servers).ask(Any)
+
+    assert await said(unreadable, "the account") == "the account"
+    for order in ((unreadable, away), (away, unreadable)):
+        with pytest.raises(UnreadableStateError):
+            await said(*order)
+    for order in ((unreadable, lies), (lies, unreadable), (away, lies), (lies, away)):
+        with pytest.raises(ChainConflictError):
+            await said(*order)
 
 
 async def test_a_server_with_another_header_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from handmade_chain import HandmadeChain
 from pytoniq_core import Address as PytoniqAddress
 from pytoniq_core import Builder, Cell, CellTypes
 from pytoniq_core.boc.tvm_bitarray import TvmBitarray
@@ -15,10 +16,11 @@ from pytoniq_core.tl.block import BlockIdExt
 
 from contracts.chain_proofs import read_account, read_header
 from contracts.chain_values import ABSENT, Account, Block
+from contracts.devchain.accounts import to_pytoniq
 from contracts.devchain.boc import to_boc
 from contracts.devchain.node import Node
 from contracts.devchain.storage import Storage
-from contracts.errors import ChainConflictError
+from contracts.errors import ChainConflictError, UnreadableStateError
 from contracts.model import NANO, Address
 from tests.contracts.chain_scene import FUNDS, GENESIS, NOBODY, START_S, own_address, query
 
@@ -172,6 +174,48 @@ def test_a_state_with_a_part_left_out_is_no_state(honest: tuple[dict[str, Any], 
     pruned = exotic(CellTypes.pruned_branch, data)
     with pytest.raises(ChainConflictError, match="another state"):
         read(answer | {"state": to_boc(pruned)}, block)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (b"", "not enough bytes"),
+        (b"\xb5\xee\x9c\x72" + bytes(40), f"state of {OURS}"),
+        (Builder().store_uint(1, 8).end_cell().to_boc(), "another state"),
+        (bytes(5001), "5001 bytes, at most 5000 are read"),
+    ],
+)
+def test_the_state_of_a_stranger_is_nobody_s_lie(
+    honest: tuple[dict[str, Any], Block], state: bytes, message: str
+) -> None:
+    answer, block = honest
+    read_account(answer, OURS, block, trust_level=1, state_bytes_max=5000)
+    with pytest.raises(UnreadableStateError, match=message):
+        read_account(answer | {"state": state}, OURS, block, trust_level=1, state_bytes_max=5000)
+    with pytest.raises(ChainConflictError):
+        read(answer | {"state": state}, block)
+
+
+def test_the_proof_of_a_stranger_s_account_has_to_hold(honest: tuple[dict[str, Any], Block], tmp_path: Path) -> None:
+    answer, block = honest
+    with pytest.raises(ChainConflictError):
+        read_account(answer | {"proof": answer["shard_proof"]}, OURS, block, trust_level=1, state_bytes_max=5000)
+    absent, block = served(tmp_path / "absent", GENESIS, NOBODY)
+    assert read_account(absent, NOBODY, block, trust_level=1, state_bytes_max=5000) == ABSENT
+    with pytest.raises(ChainConflictError, match="there is none"):
+        read_account(absent | {"state": b"some"}, NOBODY, block, trust_level=1, state_bytes_max=5000)
+
+
+async def test_a_frozen_account_is_seen_as_one() -> None:
+    chain = HandmadeChain()
+    frozen = Builder().store_bit(1).store_address(to_pytoniq(OURS))
+    frozen.store_var_uint(1, 3).store_var_uint(103, 3).store_uint(0, 3).store_uint(0, 32).store_bit(0)
+    frozen.store_uint(0, 64).store_coins(0).store_bit(0).store_uint(1, 2).store_bytes(bytes(32))
+    entry = Builder().store_ref(frozen.end_cell()).store_bytes(bytes(32)).store_uint(0, 64).end_cell()
+    chain.accounts = chain.accounts.with_value(int.from_bytes(OURS.account, "big"), entry, NANO)
+    chain.seal(START_S)
+    account = await chain.account(OURS)
+    assert (account.active, account.frozen) == (False, True)
 
 
 def test_a_masterchain_account_needs_the_masterchain_block(honest: tuple[dict[str, Any], Block]) -> None:

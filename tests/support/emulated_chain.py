@@ -15,8 +15,9 @@ import trio
 from pytoniq_core import Cell
 from pytoniq_core.tl import TlGenerator
 
+from contracts.chain import FOREIGN_STATE_BYTES_MAX
 from contracts.chain_proofs import read_account, read_config, read_transactions
-from contracts.chain_values import Account, Block, TransactionSummary
+from contracts.chain_values import Account, Block, TransactionSummary, account_id
 from contracts.devchain.network import DEVNET_GLOBAL_ID
 from contracts.devchain.node import Node
 from contracts.devchain.queries import answer
@@ -65,9 +66,17 @@ class EmulatedChain:
         return await self.head()
 
     async def account(self, address: Address, block: Block | None = None) -> Account:
+        return await self._account(address, block)
+
+    async def foreign_account(self, address: Address, block: Block | None = None) -> Account:
+        return await self._account(address, block, FOREIGN_STATE_BYTES_MAX)
+
+    async def _account(self, address: Address, block: Block | None, bytes_max: int | None = None) -> Account:
         at = block or await self.head()
+        account_id(address)  # raises for a workchain that nobody asks for
         fields = {"id": _block_id(at), "account": {"workchain": address.workchain, "id": address.account}}
-        return read_account(self._ask("getAccountState", **fields), address, at, trust_level=1)
+        answer = self._ask("getAccountState", **fields)
+        return read_account(answer, address, at, trust_level=1, state_bytes_max=bytes_max)
 
     async def config(self, block: Block | None = None) -> Cell:
         at = block or await self.head()
