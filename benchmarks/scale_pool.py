@@ -35,10 +35,16 @@ POLICY = """
 timing = {settle_delay_s = 600, collect_s = 120, view_s = 300, stage_s = 1}
 quality = {latency_p95_target_ms = 2000, failure_max_per_mille = 100}
 attestation = {}
+receipts = {ceiling = "none", signers = [], per_participant_max = 1000, worker_codes = [], worker_proxies = []}
+audit = {outlier_mads = 6, picks = 1}
+reputation = {settled = 2, evidence_failed = 20, offline = 10, offline_after_s = 86400, forked = 200}
 [work]
+source = "engine"
 window_max_s = 300
 token_units = [1, 2]
 tokens_per_s_max = 20000
+gpu_tokens_per_s = {}
+tokens_per_task_min = 10
 witness_bucket_s = 300
 witness_carry_s = 86400
 anchor_age_max_s = 259200
@@ -99,6 +105,7 @@ class World:
         )
         self.frame = EpochFrame(
             epoch=1,
+            start_s=START_S - 86_400,
             end_s=START_S,
             pot_nanoton=1000 * NANO,
             operators=self.operators,

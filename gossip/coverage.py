@@ -6,10 +6,10 @@ Pure. Whether a quote is good is injected as `Verdict`.
    whoever computes the epoch must be able to look the anchor up.
 2. A work window counts only if it is no longer than the policy's longest, and the evidence record that it
    names covers it from start to end. Evidence that a settlement found valid stays so until it expires.
-3. At most `machine_nodes_max` participants count on one machine. It is claimed by evidence that covers work of
-   this cut, and by a participant's latest piece that is in force at the epoch's end. First come those who had
-   evidence of it in the settlement before, then those whose anchor is older, then by address; the evidence of
-   all others on that machine is void. Who is barred takes no place.
+3. At most `machine_nodes_max` participants have evidence on one machine, and one on a GPU; a piece gets all its devices
+   or is void. First comes evidence that covers work of this cut, then the latest of each that is in force at the
+   epoch's end, then what else there is, and that of who is barred. Among those: who had all of these devices in the
+   settlement before, then the older anchor, then by address.
 4. Kept is what a later window can still name: not yet expired for its participant's next window, nor so long
    ago that no uptime of then is left.
 
@@ -18,6 +18,7 @@ Source: PROTOCOL, "Tally" (evidence); docs/adr/0015.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,19 +26,42 @@ from contracts.model import Address, Participant, ParticipantStatus
 from gossip.errors import DataUnavailableError
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, Record, WorkBody
-from gossip.settlement import EVIDENCE_KEPT_MAX, EvidenceWindow, Reading
+from gossip.settlement import EVIDENCE_KEPT_MAX, GPU_ID_BYTES, EvidenceWindow, Reading
 
 BARRED = frozenset({ParticipantStatus.SUSPENDED, ParticipantStatus.INACTIVE})
 """Who earns nothing, and takes no place on a machine."""
+_BARRED_RANK = 3
+GPU_NODES_MAX = 1
+"""So many nodes may earn with one GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU that evidence proves: `identity` (32 bytes) is its own for ever, `model` what its maker certified."""
+
+    identity: bytes
+    model: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """Evidence that the policy allows from `from_s` to `until_s`, for a node on `machine` (32 bytes)."""
+    """Evidence that the policy allows from `from_s` to `until_s`, for a node on `machine` (32 bytes) with `gpus`."""
 
     from_s: int
     until_s: int
     machine: bytes
+    gpus: tuple[Gpu, ...] = ()
+
+    def window(self, record: bytes, policy: PoolPolicy) -> EvidenceWindow:
+        """What a settlement keeps of it; `record` is the evidence record's hash."""
+        return EvidenceWindow(
+            record=record,
+            from_s=self.from_s,
+            until_s=self.until_s,
+            machine=self.machine,
+            gpus=tuple(sorted(gpu.identity[:GPU_ID_BYTES] for gpu in self.gpus)),
+            tokens_per_s=policy.work.tokens_per_s([gpu.model for gpu in self.gpus]),
+        )
 
 
 Verdict = Callable[[PoolPolicy, bytes, EvidenceBody], Approval | None]
@@ -54,11 +78,11 @@ class Covered:
     evidence: tuple[EvidenceWindow, ...]
     work: tuple[tuple[WorkBody, EvidenceWindow], ...] = ()
 
-    def without(self, machine: bytes) -> Covered:
-        """The same, with the evidence on `machine` void."""
+    def only(self, holds: Callable[[EvidenceWindow], bool]) -> Covered:
+        """The same, with the evidence void for which this is not so."""
         return Covered(
-            evidence=tuple(window for window in self.evidence if window.machine != machine),
-            work=tuple((body, window) for body, window in self.work if window.machine != machine),
+            evidence=tuple(window for window in self.evidence if holds(window)),
+            work=tuple((body, window) for body, window in self.work if holds(window)),
         )
 
 
@@ -86,41 +110,52 @@ def cover(
             missing |= error.missing
             continue
         if found is not None:
-            evidence.append(
-                EvidenceWindow(record=record.hash, from_s=found.from_s, until_s=found.until_s, machine=found.machine)
-            )
+            evidence.append(found.window(record.hash, policy))
     if missing:
         raise DataUnavailableError("evidence cannot be judged yet", frozenset(missing))
     return Covered(evidence=tuple(evidence), work=tuple(_covered_work(records, evidence, policy)))
 
 
-def share_machines(
+def share_devices(
     covered: Mapping[bytes, Covered],
     settled: Mapping[bytes, Reading],
     participants: Sequence[Participant],
     policy: PoolPolicy,
     end_s: int,
 ) -> dict[bytes, Covered]:
-    """`covered` (by node key) without the evidence for which there is no room on its machine (rule 3).
+    """`covered` (by node key) without the evidence for which there is no room on its machine or GPUs (rule 3).
 
     `settled` are the readings of the base. An anchor is a block of the sender's choice: evidence that is dated
     back wins nothing against what was settled before.
     """
-    claims: dict[bytes, dict[bytes, tuple[bool, int, Address]]] = {}
+    claims: list[tuple[tuple[int, bool, int, Address, bytes], bytes, EvidenceWindow]] = []
     for participant in participants:
         node_key = participant.node_key
-        if participant.status in BARRED or node_key not in covered:
+        if node_key not in covered:
             continue
-        held = {window.machine for window in settled.get(node_key, Reading()).evidence}
-        for window in _claiming(covered[node_key], end_s):
-            claim = (window.machine not in held, window.from_s, participant.address)
-            on_machine = claims.setdefault(window.machine, {})
-            on_machine[node_key] = min(claim, on_machine.get(node_key, claim))
-    left = dict(covered)
-    for machine, on_machine in claims.items():
-        for node_key in sorted(on_machine, key=on_machine.__getitem__)[policy.work.machine_nodes_max :]:
-            left[node_key] = left[node_key].without(machine)
-    return left
+        held = {device for window in settled.get(node_key, Reading()).evidence for device in _devices(window)}
+        own, working = covered[node_key], {window for _, window in covered[node_key].work}
+        for window in own.evidence:
+            is_latest = window == own.evidence[-1] and window.until_s >= end_s
+            rank = _BARRED_RANK if participant.status in BARRED else 0 if window in working else 1 if is_latest else 2
+            is_new = not held.issuperset(_devices(window))
+            order = (rank, is_new, window.from_s, participant.address, window.record)
+            claims.append((order, node_key, window))
+    holders: dict[bytes, set[bytes]] = {}
+
+    def fits(node_key: bytes, window: EvidenceWindow) -> bool:
+        for device in _devices(window):
+            on_device = holders.get(device, set())
+            nodes_max = GPU_NODES_MAX if len(device) == GPU_ID_BYTES else policy.work.machine_nodes_max
+            if node_key not in on_device and len(on_device) >= nodes_max:
+                return False
+        return True
+
+    for _, node_key, window in sorted(claims, key=lambda claim: claim[0]):
+        if fits(node_key, window):
+            for device in _devices(window):
+                holders.setdefault(device, set()).add(node_key)
+    return {node_key: own.only(functools.partial(fits, node_key)) for node_key, own in covered.items()}
 
 
 def still_needed(covered: Covered, work_end_s: int, policy: PoolPolicy, end_s: int) -> tuple[EvidenceWindow, ...]:
@@ -144,8 +179,6 @@ def _covered_work(
     return found
 
 
-def _claiming(covered: Covered, end_s: int) -> set[EvidenceWindow]:
-    claiming = {window for _, window in covered.work}
-    if covered.evidence and covered.evidence[-1].until_s >= end_s:
-        claiming.add(covered.evidence[-1])
-    return claiming
+def _devices(window: EvidenceWindow) -> tuple[bytes, ...]:
+    """What only so many nodes can have: ids of machines and of GPUs differ in length."""
+    return (window.machine, *window.gpus)

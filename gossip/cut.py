@@ -33,7 +33,8 @@ class CutPoint:
     head: Head
     dead: bool
     witnessed_s: int
-    worker_tokens: int
+    worker_tokens: int | None
+    """Of the participant's worker contract; None: not enough operators read it."""
 
 
 def compute_cut(
@@ -60,8 +61,10 @@ def compute_cut(
         cut[node_key] = CutPoint(
             head=head,
             dead=dead,
-            witnessed_s=max(reading.witnessed_s, _witnessed(enough, [(w, log.witnessed_s) for w, log in seen])),
-            worker_tokens=max(reading.worker_tokens, _witnessed(enough, [(w, log.worker_tokens) for w, log in seen])),
+            witnessed_s=max(reading.witnessed_s, _witnessed(enough, [(w, log.witnessed_s) for w, log in seen]) or 0),
+            worker_tokens=_witnessed(
+                enough, [(w, log.worker_tokens) for w, log in seen if log.worker_tokens is not None]
+            ),
         )
     return cut
 
@@ -178,11 +181,11 @@ def _witness_weight(operators: OperatorSet) -> int:
     return bisect_left(range(operators.total_weight + 1), True, key=operators.is_witnessed)
 
 
-def _witnessed(enough: int, reports: Sequence[tuple[int, int]]) -> int:
-    """The highest value that more than a third of the total weight reports at least (rule 4); else 0."""
+def _witnessed(enough: int, reports: Sequence[tuple[int, int]]) -> int | None:
+    """The highest value that more than a third of the total weight reports at least (rule 4); None: there is none."""
     weight = 0
     for report_weight, value in sorted(reports, key=lambda report: -report[1]):
         weight += report_weight
         if weight >= enough:
             return value
-    return 0
+    return None

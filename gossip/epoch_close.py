@@ -99,6 +99,7 @@ class EpochClose:
         self._view: ChainView | None = None
         self._operators: OperatorSet | None = None
         self._witnessed_s: Mapping[bytes, int] = {}
+        self._worker_tokens: Mapping[bytes, int] = {}
 
     def handle(self, event: Event) -> list[Action]:
         """Take one event; return what to do about it, in order.
@@ -155,7 +156,8 @@ class EpochClose:
     # The chain moved.
 
     def _advance(self, event: Advanced) -> list[Action]:
-        self._view, self._witnessed_s, self._operators = event.view, event.witnessed_s, event.operators
+        self._view, self._operators = event.view, event.operators
+        self._witnessed_s, self._worker_tokens = event.witnessed_s, event.worker_tokens
         landed = event.view.landed
         actions: list[Action] = [*self._finalizing.take(event.view, event.operators)]
         if landed.epoch > self.base.epoch:
@@ -259,7 +261,14 @@ class EpochClose:
         if round_.has_observed(self._key.public) or now_s < round_.observe_s:
             return []
         observation = observe(
-            self._key, self._pool, round_.frame, self.base, self._logs, witnessed_s=self._witnessed_s, now_s=now_s
+            self._key,
+            self._pool,
+            round_.frame,
+            self.base,
+            self._logs,
+            witnessed_s=self._witnessed_s,
+            worker_tokens=self._worker_tokens,
+            now_s=now_s,
         )
         return self._say(round_, observation)
 

@@ -8,7 +8,7 @@ Source: PROTOCOL, "Epoch close".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from contracts.model import Landed, OpenEpoch, OperatorSet, Signature
@@ -67,6 +67,8 @@ class Advanced:
     frame: EpochFrame | None
     witnessed_s: Mapping[bytes, int]
     """Cumulative seconds in which this node heard from each participant, by node key."""
+    worker_tokens: Mapping[bytes, int] = field(default_factory=dict)
+    """Cumulative tokens that the chain paid each participant's worker contract, by node key, where it was read."""
 
 
 @dataclass(frozen=True, slots=True)

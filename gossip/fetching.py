@@ -152,10 +152,13 @@ class Hints:
 
     def note_gap(self, log: Log, seq: int, now_s: int) -> None:
         """Record `seq` came, and its predecessor is not in `log`; one range of each log is kept, now and then."""
-        if abs(now_s - self._gap_asked_s.get(log.node_key, 0)) >= GAP_SPACING_S:
-            is_ahead = seq > log.head.seq + 1
-            first = log.head.seq + 1 if is_ahead else log.base.seq + 1  # else it may be of any branch above the base
-            self._gaps[log.node_key] = RecordRange(log.node_key, first, seq)
+        is_ahead = seq > log.head.seq + 1
+        if is_ahead:
+            first, last = log.head.seq + 1, min(seq, log.seq_wanted(now_s))
+        else:
+            first, last = log.base.seq + 1, seq  # it may be of any branch above the base
+        if first <= last and abs(now_s - self._gap_asked_s.get(log.node_key, 0)) >= GAP_SPACING_S:
+            self._gaps[log.node_key] = RecordRange(log.node_key, first, last)
 
     def take_gaps(self, now_s: int) -> tuple[RecordRange, ...]:
         """The ranges to ask for now, in one request; they are not kept."""

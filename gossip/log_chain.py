@@ -14,8 +14,10 @@ its predecessor, must wait, breaks a rule, or forks the log. The record's conten
    `BRANCHES_MAX` records per seq): observations may name heads on either.
 5. The head is the end of the first-seen chain that extends the base without gap.
 6. A log that grows faster than any honest one is delayed: above the base stand at most `UNSETTLED_BURST` records,
-   and one more for each `RECORD_SPACING_S` since the base was settled. This delays, too, and invalidates nothing,
-   so that peers whose clocks differ agree in the end; it bounds what a participant can make everybody keep.
+   and one more for each `RECORD_SPACING_S` since the base was settled; and along each branch `UNSETTLED_BYTES_MAX`,
+   and `UNSETTLED_BYTES_PER_S` more, where a reading and a counter count for `ITEM_BYTES` besides what they take on the
+   wire. This delays, too, and invalidates nothing, so that peers whose clocks differ agree in the end; it bounds what
+   a participant can make everybody keep and check.
 7. Of a log that was settled as dead nothing is held above the base: it never counts, and keeps no peer busy.
 
 Elsewhere: signatures (`gossip.records`), which fork ends a log (`gossip.cut`), storage (the node's shell).
@@ -30,7 +32,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gossip.errors import DataUnavailableError, InvalidMessageError
-from gossip.records import CloseBody, EvidenceBody, ReceiptBody, Record, WorkBody
+from gossip.records import RECORD_BYTES_MAX, CloseBody, EvidenceBody, ReceiptBody, Record, WorkBody
 
 BRANCHES_MAX = 8
 EVIDENCE_UNSETTLED_MAX = 256
@@ -38,6 +40,12 @@ EVIDENCE_UNSETTLED_MAX = 256
 UNSETTLED_BURST = 4096
 RECORD_SPACING_S = 2
 """An honest log grows by one record in a minute or so: this is thirty times as many."""
+UNSETTLED_BYTES_MAX = 1024 * 1024
+"""The records of one log above the base, where its base was just settled."""
+UNSETTLED_BYTES_PER_S = 256
+"""So much more with time. A window a minute makes 15, and 10,000 receipts a day 20: this is seven times as many."""
+ITEM_BYTES = 64
+"""A counter that takes three bytes on the wire takes seventy in memory."""
 CLOCK_TOLERANCE_S = 5
 OBSERVED_AHEAD_MAX_S = 30
 """How far ahead of the chain's latest block a record may be dated that an observation names."""
@@ -97,6 +105,8 @@ class _Entry:
     work_end_s: int
     evidence: int
     """How many pieces of evidence there are from the base up to this record."""
+    size: int
+    """Of the records from the base up to this one, together (rule 6)."""
 
 
 class Log:
@@ -133,7 +143,7 @@ class Log:
         _require_window(record, previous_end_s, window_max_s)
         if isinstance(record.body, EvidenceBody) and self._evidence_before(record) >= EVIDENCE_UNSETTLED_MAX:
             raise InvalidMessageError(f"evidence: more than {EVIDENCE_UNSETTLED_MAX} pieces that are not settled")
-        if _dated_s(record) > now_s + CLOCK_TOLERANCE_S or record.seq > self.seq_max(now_s):
+        if _dated_s(record) > now_s + CLOCK_TOLERANCE_S or self._is_too_fast(self._entry(record), now_s):
             return Placement.EARLY
         siblings = len(self._by_seq.get(record.seq, ()))
         if siblings >= BRANCHES_MAX:
@@ -154,34 +164,52 @@ class Log:
     def head_by(self, now_s: int) -> Head:
         """The last record up to the head that others hold by `now_s`, the chain's time: what an observation may name.
 
-        Of a host whose clock is fast the own records are dated ahead, and wait everywhere else (rule 3).
+        Of a host whose clock is fast the own records are dated ahead, and wait everywhere else (rule 3); so do those
+        of a host that writes too much (rule 6).
         """
         head = self.head
         while head.seq > self.base.seq:
-            record = self._by_hash[head.hash].record
-            if _dated_s(record) <= now_s + OBSERVED_AHEAD_MAX_S:
+            entry = self._by_hash[head.hash]
+            if _dated_s(entry.record) <= now_s + OBSERVED_AHEAD_MAX_S and not self._is_too_fast(entry, now_s):
                 break
-            head = Head(head.seq - 1, record.prev_hash)
+            head = Head(head.seq - 1, entry.record.prev_hash)
         return head
 
-    def seq_max(self, now_s: int) -> int:
-        """The highest number that a record may have by now (rule 6)."""
+    def seq_wanted(self, now_s: int) -> int:
+        """The highest number to ask for by now: so far no record above the head is early by rule 6, however large."""
+        room = self._size_max(now_s) - self._size(self.head.hash)
+        return min(self._seq_max(now_s), self.head.seq + max(0, room) // RECORD_BYTES_MAX)
+
+    def _seq_max(self, now_s: int) -> int:
         return self.base.seq + UNSETTLED_BURST + max(0, now_s - self.settled_s) // RECORD_SPACING_S
 
+    def _size_max(self, now_s: int) -> int:
+        return UNSETTLED_BYTES_MAX + UNSETTLED_BYTES_PER_S * max(0, now_s - self.settled_s)
+
+    def _is_too_fast(self, entry: _Entry, now_s: int) -> bool:
+        return entry.record.seq > self._seq_max(now_s) or entry.size > self._size_max(now_s)
+
+    def _size(self, key: bytes) -> int:
+        return self._by_hash[key].size if key in self._by_hash else 0
+
     def _keep(self, record: Record) -> None:
-        body = record.body
-        previous_end_s = self._work_end_before(record) or 0
         siblings = self._by_seq.setdefault(record.seq, [])
         if siblings and (self.fork is None or record.seq < self.fork.seq):
             self.fork = ForkProof(self._by_hash[siblings[0]].record, record)
         siblings.append(record.hash)
-        self._by_hash[record.hash] = _Entry(
-            record,
-            body.end_s if isinstance(body, WorkBody) else previous_end_s,
-            self._evidence_before(record) + isinstance(body, EvidenceBody),
-        )
+        self._by_hash[record.hash] = self._entry(record)
         if self.head.hash == record.prev_hash:
             self.head = Head(record.seq, record.hash)
+
+    def _entry(self, record: Record) -> _Entry:
+        """The record as it would be held, its predecessor being held here."""
+        body = record.body
+        return _Entry(
+            record,
+            work_end_s=body.end_s if isinstance(body, WorkBody) else self._work_end_before(record) or 0,
+            evidence=self._evidence_before(record) + isinstance(body, EvidenceBody),
+            size=self._size(record.prev_hash) + size_of(record),
+        )
 
     def chain(self, head: Head) -> Iterator[Record]:
         """Yield the records from `head` down to just above the base (newest first).
@@ -317,6 +345,12 @@ def _require_window(record: Record, previous_end_s: int, window_max_s: int) -> N
             raise InvalidMessageError(f"work: the window is longer than {window_max_s} s")
 
 
+def size_of(record: Record) -> int:
+    """What a record counts for by rule 6, in bytes: at most `RECORD_BYTES_MAX`."""
+    readings = record.body.readings if isinstance(record.body, WorkBody) else ()
+    return len(record.wire) + ITEM_BYTES * sum(1 + len(reading.counters) for reading in readings)
+
+
 def _dated_s(record: Record) -> int:
     """The time before which no honest node can have written the record."""
     match record.body:
@@ -324,7 +358,7 @@ def _dated_s(record: Record) -> int:
             return end_s
         case EvidenceBody(anchor_time_s=time_s):
             return time_s
-        case ReceiptBody(time_s=time_s):
-            return time_s
+        case ReceiptBody(receipts):
+            return max(receipt.time_s for receipt in receipts)
         case _:
             return 0

@@ -40,7 +40,8 @@ class ObservedLog:
 
     head: Head
     witnessed_s: int
-    worker_tokens: int
+    worker_tokens: int | None
+    """Cumulative, of the participant's worker contract on chain; None: not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ def parse_observation(wire: bytes, pool: PoolId) -> Observation:
         logs[node_key] = ObservedLog(
             head=Head(codec.as_uint(seq, "seq"), codec.as_bytes(head, "head", 32)),
             witnessed_s=codec.as_uint(witnessed_s, "witnessed_s", 48),
-            worker_tokens=codec.as_uint(tokens, "worker_tokens"),
+            worker_tokens=codec.as_optional_uint(tokens, "worker_tokens"),
         )
     return Observation(
         operator=operator,

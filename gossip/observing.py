@@ -36,17 +36,18 @@ def observe(
     logs: LogBook,
     *,
     witnessed_s: Mapping[bytes, int],
+    worker_tokens: Mapping[bytes, int],
     now_s: int,
 ) -> Observation:
     """Sign how far each log of the frame's registry reaches here at `now_s`, the chain's time.
 
-    `witnessed_s` are cumulative seconds by node key.
+    `witnessed_s` and `worker_tokens` are cumulative, by node key; the latter only of those that were read.
     """
     observed = {
         participant.node_key: ObservedLog(
             head=logs[participant.node_key].head_by(now_s),
             witnessed_s=witnessed_s.get(participant.node_key, 0),
-            worker_tokens=base.reading(participant.node_key).worker_tokens,
+            worker_tokens=worker_tokens.get(participant.node_key),
         )
         for participant in frame.participants
     }

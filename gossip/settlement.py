@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from contracts import layout, proof
 from contracts.errors import ContractsError
@@ -25,14 +26,22 @@ from gossip import codec
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import GENESIS, Head
 
+if TYPE_CHECKING:
+    from gossip.credit import Credit
+
 CUT_TAG = "gpupool/cut/1"
 CHECKPOINT_TAG = "gpupool/checkpoint/1"
 CHECKPOINT_BYTES_MAX = 16 * 1024 * 1024
 PARTICIPANTS_MAX = 40_000
-"""Everybody who ever earned: what fits a checkpoint at worst. Between peers the bound of an answer decides, which holds
-10,900 at worst (`gossip.sync`); a pool registers at most 10,000 at a time."""
+"""Everybody who ever earned. A checkpoint holds 16,100 at worst, or a full registry of 10,000 and all who left. Between
+peers the bound of an answer decides (`gossip.sync`): 4,000 at worst, with 16 GPUs each and paid through worker
+contracts; 9,100 without GPUs; 10,500 without those contracts either."""
 EVIDENCE_KEPT_MAX = 2
 """Of a participant in a checkpoint: one that is renewed before it expires has two."""
+GPUS_MAX = 16
+"""That one piece of evidence proves."""
+GPU_ID_BYTES = 16
+"""The beginning of a GPU's identity: a checkpoint has many, and nobody makes a genuine GPU of another's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,36 @@ class EvidenceWindow:
     until_s: int
     machine: bytes
     """32 bytes; equal for all nodes on one machine."""
+    gpus: tuple[bytes, ...] = ()
+    """The GPUs that it proves, `GPU_ID_BYTES` each, ascending."""
+    tokens_per_s: int
+    """What these GPUs are believed at most, by the policy that it was judged by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payments:
+    """Where a participant stands with its Cocoon worker contract, while the policy counts by it; cumulative."""
+
+    metered_tokens: int = 0
+    """After the cap of the rate."""
+    paid_tokens: int = 0
+    """By the chain, since it was first read."""
+    worker: bytes | None = None
+    """Account (32 bytes) of the contract that `worker_tokens` is a reading of."""
+    worker_tokens: int = 0
+
+    @property
+    def credited_tokens(self) -> int:
+        """All that both sides agree on."""
+        return min(self.metered_tokens, self.paid_tokens)
+
+    def at_most_ahead(self, tokens: int) -> Payments:
+        """The same, with at most so many tokens paid that nobody has metered yet."""
+        return replace(self, paid_tokens=min(self.paid_tokens, self.metered_tokens + tokens))
+
+    def lapsed(self) -> Payments:
+        """The same contract, counted anew from here: nothing of before is credited any more."""
+        return replace(self, metered_tokens=0, paid_tokens=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +97,7 @@ class Reading:
     witnessed_s: int = 0
     credited_s: int = 0
     """How much of `witnessed_s` was credited as uptime, or lapsed."""
-    worker_tokens: int = 0
+    payments: Payments = Payments()
     dead: bool = False
     evidence: tuple[EvidenceWindow, ...] = ()
 
@@ -78,6 +117,7 @@ class Base:
 
 
 _NEW = Reading()
+_NO_PAYMENTS = Payments()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +127,8 @@ class Settlement:
     payload: SettlePayload
     leaves: tuple[Leaf, ...]
     readings: Mapping[bytes, Reading]
+    credits: Mapping[bytes, Credit] = field(default_factory=dict, compare=False)
+    """How the figures came about, by node key; empty if the settlement was not computed here."""
 
     @property
     def payload_hash(self) -> bytes:
@@ -160,9 +202,9 @@ def _write_readings(readings: Mapping[bytes, Reading]) -> codec.Value:
             reading.work_end_s,
             reading.witnessed_s,
             reading.credited_s,
-            reading.worker_tokens,
+            _write_payments(reading.payments),
             reading.dead,
-            tuple((window.record, window.from_s, window.until_s, window.machine) for window in reading.evidence),
+            tuple((w.record, w.from_s, w.until_s, w.machine, w.gpus, w.tokens_per_s) for w in reading.evidence),
         )
         for node_key, reading in sorted(readings.items())
     )
@@ -171,27 +213,54 @@ def _write_readings(readings: Mapping[bytes, Reading]) -> codec.Value:
 def _read_readings(value: codec.Value) -> dict[bytes, Reading]:
     readings: dict[bytes, Reading] = {}
     for item in codec.as_array(value, "readings", length_max=PARTICIPANTS_MAX):
-        node_key, seq, head, work_end, witnessed, credited, tokens, dead, evidence = codec.as_array(item, "reading", 9)
+        fields = codec.as_array(item, "reading", 9)
+        node_key, seq, head, work_end, witnessed, credited, payments, dead, evidence = fields
         windows = codec.as_array(evidence, "evidence", length_max=EVIDENCE_KEPT_MAX)
         readings[codec.as_bytes(node_key, "node_key", 32)] = Reading(
             head=Head(codec.as_uint(seq, "seq"), codec.as_bytes(head, "head", 32)),
             work_end_s=codec.as_uint(work_end, "work_end_s", 32),
             witnessed_s=codec.as_uint(witnessed, "witnessed_s", 48),
             credited_s=codec.as_uint(credited, "credited_s", 48),
-            worker_tokens=codec.as_uint(tokens, "worker_tokens"),
+            payments=_read_payments(payments),
             dead=codec.as_bool(dead, "dead"),
             evidence=tuple(_read_window(window) for window in windows),
         )
     return readings
 
 
+def _write_payments(payments: Payments) -> codec.Value:
+    """None for whoever is not paid through a worker contract: a checkpoint has thousands of them."""
+    if payments == _NO_PAYMENTS:
+        return None
+    return payments.metered_tokens, payments.paid_tokens, payments.worker, payments.worker_tokens
+
+
+def _read_payments(value: codec.Value) -> Payments:
+    if value is None:
+        return _NO_PAYMENTS
+    metered, paid, worker, worker_tokens = codec.as_array(value, "payments", 4)
+    payments = Payments(
+        metered_tokens=codec.as_uint(metered, "metered_tokens"),
+        paid_tokens=codec.as_uint(paid, "paid_tokens"),
+        worker=codec.as_optional_bytes(worker, "worker", 32),
+        worker_tokens=codec.as_uint(worker_tokens, "worker_tokens"),
+    )
+    if payments == _NO_PAYMENTS:
+        raise InvalidMessageError("payments: none at all are written as nil")
+    return payments
+
+
 def _read_window(value: codec.Value) -> EvidenceWindow:
-    record, from_s, until_s, machine = codec.as_array(value, "window", 4)
+    record, from_s, until_s, machine, gpus, tokens_per_s = codec.as_array(value, "window", 6)
     return EvidenceWindow(
         record=codec.as_bytes(record, "record", 32),
         from_s=codec.as_uint(from_s, "from_s", 33),
         until_s=codec.as_uint(until_s, "until_s", 33),
         machine=codec.as_bytes(machine, "machine", 32),
+        gpus=tuple(
+            codec.as_bytes(gpu, "gpu", GPU_ID_BYTES) for gpu in codec.as_array(gpus, "gpus", length_max=GPUS_MAX)
+        ),
+        tokens_per_s=codec.as_uint(tokens_per_s, "tokens_per_s", 33),
     )
 
 

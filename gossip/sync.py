@@ -130,9 +130,9 @@ def wanted_after(mine: LogBook, theirs: Mapping[bytes, Head], now_s: int) -> tup
     """
     logs = ((mine[node_key], head) for node_key, head in theirs.items() if node_key in mine)
     wanted = (
-        RecordRange(log.node_key, log.head.seq + 1, min(head.seq, log.seq_max(now_s)))
+        RecordRange(log.node_key, log.head.seq + 1, min(head.seq, log.seq_wanted(now_s)))
         for log, head in logs
-        if log.head.seq < min(head.seq, log.seq_max(now_s)) and not log.is_dead
+        if log.head.seq < min(head.seq, log.seq_wanted(now_s)) and not log.is_dead
     )
     return tuple(islice(wanted, RANGES_MAX))
 

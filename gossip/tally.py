@@ -4,17 +4,16 @@ Pure, integer-only, independent of the order in which anything arrived. Two hone
 same frame, base, cut and records compute the same settlement, bit by bit; an auditor does too.
 
 1. A work window counts if valid evidence covers it (`gossip.coverage`).
-2. uptime = min(sum of counted windows less gaps, witnessed and not yet credited). The cap is the length of
-   the counted windows, not of the epoch, and what was witnessed but not credited stays available (at most
-   `witness_carry_s`): late records keep their value.
-3. tokens: the policy's units only, at most its rate x uptime.
+2. What counts of it is the policy's matter: source, units, GPUs' rates, ceilings (`gossip.credit`).
+3. What was witnessed but not credited as uptime stays available (at most `witness_carry_s`): late records keep
+   their value.
 4. amount = floor(pot x score / sum of scores), added to what the base says was earned.
 5. Everyone who ever earned keeps a leaf, registered or not: the contract pays from the latest root.
 6. Whoever is suspended or inactive when the epoch is finalized earns nothing in it: what they did up to the
    cut lapses, it is not postponed. Whoever is withdrawing still has a stake to lose, and still earns.
+7. Flags of a leaf tell whose work is to be looked at; they change no amount (`gossip.audit`).
 
-Elsewhere: which records count (`gossip.cut`), which evidence holds (`gossip.coverage`), how figures become
-scores (`gossip.score`).
+Elsewhere: which records count (`gossip.cut`), how figures become scores (`gossip.score`).
 
 Source: PROTOCOL, "Tally"; CONTRACTS, "Cumulative entitlement".
 """
@@ -25,18 +24,19 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from contracts.model import Address, Leaf, OperatorSet, Participant, SettlePayload
-from gossip.coverage import BARRED, Covered, Verdict, cover, share_machines, still_needed
+from contracts.model import Leaf, OperatorSet, Participant, SettlePayload
+from gossip.audit import flags
+from gossip.coverage import BARRED, Covered, Verdict, cover, share_devices, still_needed
+from gossip.credit import Contribution, Credit, credit
 from gossip.cut import CutPoint, compute_cut
 from gossip.errors import DataUnavailableError
 from gossip.log_chain import LogBook
 from gossip.messages import Observation
 from gossip.policy import PoolPolicy
-from gossip.records import CloseBody, Record, Unit, WorkBody
-from gossip.score import Figures, quality, weighted_scores
+from gossip.receipts import receipted_tokens
+from gossip.records import CloseBody, Record, WorkBody
+from gossip.score import require_split, scores, split
 from gossip.settlement import Base, Reading, Settlement, cut_root, totals_root
-
-_UINT32_MAX = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class EpochFrame:
     """What the chain fixes for one epoch: its end and pot, and the set, policy and registry pinned to it."""
 
     epoch: int
+    start_s: int
     end_s: int
     pot_nanoton: int
     operators: OperatorSet
@@ -72,30 +73,36 @@ def tally(frame: EpochFrame, base: Base, cut: Mapping[bytes, CutPoint], logs: Lo
     participants = sorted(frame.participants, key=lambda p: p.address)
     records = _records_of(participants, cut, logs)
     covered = _cover(frame, base, records, verdict)
-    readings = dict(base.readings)
-    figures = []
+    receipted = _receipted(participants, records, covered, frame.policy)
+    readings, credits_ = dict(base.readings), {}
     for participant in participants:
         node_key = participant.node_key
         before, point = base.reading(node_key), cut.get(node_key)
         if point is None:
-            figures.append(Figures(reputation=participant.reputation))
             if node_key in base.readings:
                 kept = still_needed(covered[node_key], before.work_end_s, frame.policy, frame.end_s)
                 readings[node_key] = replace(before, evidence=kept)
             continue
+        contribution = Contribution(
+            covered=covered[node_key],
+            work=[record.body for record in records[node_key] if isinstance(record.body, WorkBody)],
+            before=before,
+            witnessed_s=point.witnessed_s,
+            receipted_tokens=receipted.get(node_key, 0),
+            worker=participant.worker,
+            worker_tokens=point.worker_tokens,
+        )
+        found, payments = credit(contribution, frame.policy, frame.end_s - frame.start_s)
         if participant.status in BARRED:
-            figure, credited_s = Figures(reputation=participant.reputation), point.witnessed_s
+            credited_s, payments = point.witnessed_s, payments.lapsed()
         else:
-            counted = [body for body, _ in covered[node_key].work]
-            figure = _figures(counted, point.witnessed_s - before.credited_s, participant.reputation, frame.policy)
+            credits_[node_key] = found
             floor_s = point.witnessed_s - frame.policy.work.witness_carry_s
-            credited_s = max(before.credited_s + figure.uptime_s, floor_s)
-        figures.append(figure)
+            credited_s = max(before.credited_s + found.uptime_s, floor_s)
         after = _advance(before, point, records[node_key])
         kept = still_needed(covered[node_key], after.work_end_s, frame.policy, frame.end_s)
-        readings[node_key] = replace(after, credited_s=credited_s, evidence=kept)
-    scores = weighted_scores(figures, frame.policy.score)
-    leaves = _leaves(frame, base, [p.address for p in participants], figures, scores)
+        readings[node_key] = replace(after, credited_s=credited_s, payments=payments, evidence=kept)
+    leaves = _leaves(frame, base, participants, credits_, cut_root(readings))
     payload = SettlePayload(
         epoch=frame.epoch,
         prev=base.payload_hash,
@@ -108,7 +115,7 @@ def tally(frame: EpochFrame, base: Base, cut: Mapping[bytes, CutPoint], logs: Lo
         policy_hash=frame.policy.hash,
         cut_root=cut_root(readings),
     )
-    return Settlement(payload=payload, leaves=leaves, readings=readings)
+    return Settlement(payload=payload, leaves=leaves, readings=readings, credits=credits_)
 
 
 def _records_of(
@@ -135,59 +142,62 @@ def _cover(
             missing |= error.missing
     if missing:
         raise DataUnavailableError("evidence cannot be judged yet", frozenset(missing))
-    return share_machines(covered, base.readings, frame.participants, frame.policy, frame.end_s)
+    return share_devices(covered, base.readings, frame.participants, frame.policy, frame.end_s)
 
 
 def _advance(before: Reading, point: CutPoint, records: Sequence[Record]) -> Reading:
-    """The reading at the cut, but for uptime and evidence."""
+    """The reading at the cut, but for uptime, payments and evidence."""
     work_ends = [record.body.end_s for record in records if isinstance(record.body, WorkBody)]
     return Reading(
         head=point.head,
         work_end_s=work_ends[-1] if work_ends else before.work_end_s,
         witnessed_s=point.witnessed_s,
-        worker_tokens=point.worker_tokens,
         dead=point.dead or (bool(records) and isinstance(records[-1].body, CloseBody)),
     )
 
 
-def _figures(counted: Sequence[WorkBody], witnessed_s: int, reputation: int, policy: PoolPolicy) -> Figures:
-    uptime_s = min(sum(body.end_s - body.start_s - body.gap_s for body in counted), witnessed_s, _UINT32_MAX)
-    tokens = sum(body.amount(policy.work.token_units) for body in counted)
-    tasks = min(sum(body.amount((Unit.TASK,)) for body in counted), _UINT32_MAX)
-    return Figures(
-        tokens=min(tokens, policy.work.tokens_per_s_max * uptime_s),
-        uptime_s=uptime_s,
-        tasks=tasks if uptime_s else 0,
-        quality=_quality(counted, tasks, policy) if uptime_s else 0,
-        reputation=reputation,
-    )
-
-
-def _quality(counted: Sequence[WorkBody], tasks: int, policy: PoolPolicy) -> int:
-    """Quality over the counted windows; the latency is the windows' p95, weighted by their tasks."""
-    timed = [(body.latency_ms[1], body.amount((Unit.TASK,))) for body in counted if body.latency_ms is not None]
-    weight = sum(amount for _, amount in timed)
-    p95_ms = sum(latency * amount for latency, amount in timed) // weight if weight else None
-    failed = sum(body.failed or 0 for body in counted)
-    return quality(tasks=tasks, failed=failed, latency_p95_ms=p95_ms, targets=policy.quality)
+def _receipted(
+    participants: Sequence[Participant],
+    records: Mapping[bytes, Sequence[Record]],
+    covered: Mapping[bytes, Covered],
+    policy: PoolPolicy,
+) -> Mapping[bytes, int]:
+    """Tokens that receipts cover, of those who can earn; nobody else takes a job's receipt from them."""
+    if policy.receipts.ceiling != "receipts":
+        return {}
+    earning = [p.node_key for p in participants if p.status not in BARRED and p.node_key in records]
+    counted = {node_key: [body for body, _ in covered[node_key].work] for node_key in earning}
+    return receipted_tokens({node_key: records[node_key] for node_key in earning}, counted, policy)
 
 
 def _leaves(
-    frame: EpochFrame, base: Base, addresses: Sequence[Address], figures: Sequence[Figures], scores: Sequence[int]
+    frame: EpochFrame,
+    base: Base,
+    participants: Sequence[Participant],
+    credits_: Mapping[bytes, Credit],
+    seed: bytes,
 ) -> tuple[Leaf, ...]:
-    total = sum(scores)
+    """Everybody's leaf, ascending by address. `seed` is the hash of the cut: nobody knows it before."""
+    figures = [credits_.get(p.node_key, Credit()).figures(p.reputation) for p in participants]
+    scored = scores(figures, frame.policy.score)
+    amounts = split(frame.pot_nanoton, scored)
+    require_split(frame.pot_nanoton, [p.address for p in participants], amounts)
+    flagged = flags(figures, [p.address for p in participants], frame.policy.audit, seed)
     leaves = {
-        address: Leaf(
-            participant=address,
-            earned_nanoton=base.earned_nanoton.get(address, 0) + (frame.pot_nanoton * score // total if total else 0),
+        participant.address: Leaf(
+            participant=participant.address,
+            earned_nanoton=base.earned_nanoton.get(participant.address, 0) + amount_nanoton,
             score=score,
             tokens=figure.tokens,
             tasks=figure.tasks,
             uptime_s=figure.uptime_s,
             quality=figure.quality,
             reputation=figure.reputation,
+            flags=flag,
         )
-        for address, figure, score in zip(addresses, figures, scores, strict=True)
+        for participant, figure, score, amount_nanoton, flag in zip(
+            participants, figures, scored, amounts, flagged, strict=True
+        )
     }
     for address, earned in base.earned_nanoton.items():
         if address not in leaves and earned:

@@ -28,7 +28,7 @@ from agent.devnet.report import EpochBooks
 from agent.journal_file import connect_reading
 from contracts.model import Leaf
 from gossip.log_chain import GENESIS, Head
-from gossip.records import Record, WorkBody
+from gossip.records import Record, Source, WorkBody
 from gossip.settlement import Base, Settlement
 from tests.chaos.errors import ViolationError
 
@@ -105,7 +105,8 @@ class Watchdog:
         bodies = [record.body for record in counted if isinstance(record.body, WorkBody)]
         if any(later.start_s < body.end_s for body, later in pairwise(bodies)):
             raise AuditError(f"windows of {key.hex()[:16]} overlap")
-        length_s, tokens = sum(b.end_s - b.start_s for b in bodies), sum(b.amount(_TOKEN_UNITS) for b in bodies)
+        length_s = sum(body.end_s - body.start_s for body in bodies)
+        tokens = sum(reading.amount(*_TOKEN_UNITS) for body in bodies for reading in body.of(Source.ENGINE))
         if leaf is not None and (leaf.uptime_s > length_s or leaf.tokens > tokens):
             raise AuditError(f"{key.hex()[:16]} is credited with more than its windows hold")
 

@@ -51,7 +51,7 @@ def lie(truth: Observation, heads: dict[int, Head], forks: Sequence[ForkProof] =
 
 def fork_at(author: Author, seq: int) -> ForkProof:
     record = author.records[seq - 1]
-    return ForkProof(record, make_record(key(author.i), POOL, seq, record.prev_hash, replace(record.body, gap_s=1)))
+    return ForkProof(record, make_record(key(author.i), POOL, seq, record.prev_hash, replace(record.body, readings=())))
 
 
 def settle_against(pool: Pool, lies: Callable[[Observation], Sequence[Observation]]) -> None:

@@ -14,7 +14,7 @@ from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import GENESIS, ForkProof, Head, LogBook, RecordRange
 from gossip.messages import Observation, ObservedLog, make_observation
 from gossip.records import Record, make_record
-from gossip.settlement import Base, Reading
+from gossip.settlement import Base, Payments, Reading
 
 SUBJECT = key(0).public
 """The participant whose log is cut in these tests."""
@@ -26,7 +26,7 @@ def observe(
     *,
     forks: Sequence[ForkProof] = (),
     witnessed_s: int = 0,
-    worker_tokens: int = 0,
+    worker_tokens: int | None = None,
     subject: bytes = SUBJECT,
 ) -> Observation:
     return make_observation(
@@ -151,7 +151,7 @@ def test_a_fork_between_observed_heads_ends_the_log_before_it() -> None:
     fill(logs, other)
     heads = [at(author, 6), at(author, 6), at(author, 6), Head(5, other[1].hash)]
     point = cut([observe(i, head) for i, head in enumerate(heads)], logs)
-    assert point == CutPoint(head=at(author, 3), dead=True, witnessed_s=0, worker_tokens=0)
+    assert point == CutPoint(head=at(author, 3), dead=True, witnessed_s=0, worker_tokens=None)
 
 
 def test_a_fork_that_only_one_observation_proves_ends_the_log_before_it() -> None:
@@ -193,7 +193,7 @@ def test_a_dead_log_stays_where_it_is_but_its_readings_go_on() -> None:
     logs.rebase(SUBJECT, at(author, 4), author.end_s - 20)
     base = Base(epoch=1, readings={SUBJECT: Reading(head=at(author, 4), dead=True, witnessed_s=10)})
     point = cut([observe(i, at(author, 6), witnessed_s=50) for i in range(3)], logs, base=base)
-    assert point == CutPoint(head=at(author, 4), dead=True, witnessed_s=50, worker_tokens=0)
+    assert point == CutPoint(head=at(author, 4), dead=True, witnessed_s=50, worker_tokens=None)
 
 
 def test_missing_records_are_named_of_all_observations_at_once() -> None:
@@ -283,12 +283,40 @@ def test_witnessed_is_the_highest_value_that_more_than_a_third_reports_at_least(
     assert (point.witnessed_s, point.worker_tokens) == (expected, expected)
 
 
+@pytest.mark.parametrize(
+    ("weights", "reports", "expected"),
+    [
+        ((1, 1, 1, 1), (None, None, None, None), None),
+        ((1, 1, 1, 1), (100, None, None, None), None),
+        ((1, 1, 1, 1), (100, None, 70, None), 70),
+        ((1, 1, 1, 1), (2**63 - 1, None, 10, 10), 10),
+        ((1, 1, 1), (100, None, None), None),
+        ((3, 1, 1, 1), (5, None, None, None), 5),
+        ((3, 1, 1, 1), (None, 9, 8, 7), 7),
+        ((1, 1, 1, 1), (0, None, 0, None), 0),
+    ],
+)
+def test_worker_tokens_are_what_more_than_a_third_read_at_least_and_absent_is_not_zero(
+    weights: Sequence[int], reports: Sequence[int | None], expected: int | None
+) -> None:
+    author, logs = written(1)
+    observations = [observe(i, at(author, 1), worker_tokens=value) for i, value in enumerate(reports)]
+    assert cut(observations, logs, weights=weights).worker_tokens == expected
+
+
 def test_witnessed_never_falls_behind_the_base() -> None:
     """Operators that lost their database report less than was witnessed already."""
     author, logs = written(1)
-    base = Base(readings={SUBJECT: Reading(witnessed_s=500, worker_tokens=9)})
+    base = Base(readings={SUBJECT: Reading(witnessed_s=500)})
     point = cut([observe(i, at(author, 1), witnessed_s=5) for i in range(4)], logs, base=base)
-    assert (point.witnessed_s, point.worker_tokens) == (500, 9)
+    assert point.witnessed_s == 500
+
+
+def test_worker_tokens_are_the_raw_reading_whatever_was_settled() -> None:
+    """The tally knows which contract the last one was of; the cut does not."""
+    author, logs = written(1)
+    base = Base(readings={SUBJECT: Reading(payments=Payments(worker=bytes(32), worker_tokens=900))})
+    assert cut([observe(i, at(author, 1), worker_tokens=9) for i in range(4)], logs, base=base).worker_tokens == 9
 
 
 def test_a_participant_in_no_observation_is_not_cut() -> None:

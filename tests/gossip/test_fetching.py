@@ -25,7 +25,7 @@ from gossip.fetching import (
     Hints,
     Item,
 )
-from gossip.log_chain import Log, RecordRange
+from gossip.log_chain import Head, Log, RecordRange
 from gossip.sync import RANGES_MAX
 
 PEERS = tuple(bytes([i]) * 32 for i in range(20))
@@ -254,3 +254,14 @@ def test_gaps_of_one_log_are_asked_for_now_and_then() -> None:
     hints.note_gap(log, 9, 100 + GAP_SPACING_S)
     assert hints.take_gaps(110) == (part(1, 9),)
     assert not hints
+
+
+def test_what_a_log_may_not_hold_yet_is_not_asked_for() -> None:
+    """It would come, be checked, and wait: as often as its owner says more."""
+    hints, log = Hints(), Log(part(1).node_key)
+    log.settled_s = 100
+    hints.note_gap(log, 10**6, 100)
+    assert hints.take_gaps(100) == (part(1, log.seq_wanted(100)),)
+    log.rebase(Head(7, bytes(32)), 0)
+    hints.note_gap(log, 5, 200)
+    assert hints.take_gaps(200) == (), "it is settled"

@@ -31,6 +31,7 @@ from trio.testing import MockClock
 
 from contracts import certificate
 from contracts.model import Address, CertificateDomain
+from gossip import sync
 from gossip.coverage import Approval
 from gossip.epoch_events import Action, Advanced, Heard, Message, ObjectId, Persist, Publish, Submit
 from gossip.errors import DataUnavailableError, InvalidMessageError
@@ -100,14 +101,15 @@ async def test_more_branches_than_a_node_keeps_do_not_stop_the_pool(autojump_clo
 
 
 async def test_a_branch_behind_more_than_one_answer_of_records_does_not_stop_the_pool(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sync, "RECORDS_BYTES_MAX", 256 * 1024)
     network = Network(4)
     author = Author(3)
-    for i in range(80):
+    for i in range(40):
         author.append(replace(evidence(START_S + i), quote=bytes(15_000)))
     for i in range(4):
-        ends = make_record(key(3), POOL, 81, author.head.hash, evidence(START_S + 100 + i))
+        ends = make_record(key(3), POOL, 41, author.head.hash, evidence(START_S + 100 + i))
         await give(network, i, [*author.records, ends])
     assert await settles(network)
     reading = network.members[0].node.machine.base.reading(key(3).public)

@@ -63,7 +63,9 @@ def test_what_is_proven_already_is_kept_and_not_said_again_alone() -> None:
 
 def test_forks_that_block_come_first_and_those_that_others_prove_last() -> None:
     """A hostile participant could otherwise fill the places with forks that matter to nobody."""
-    said = observe(key(0), POOL, frame(N), Base(), forked_logs(), witnessed_s={}, now_s=START_S + 10**6)
+    said = observe(
+        key(0), POOL, frame(N), Base(), forked_logs(), witnessed_s={}, worker_tokens={}, now_s=START_S + 10**6
+    )
     assert len(said.forks) == FORKS_MAX
     forks = {fork.node_key: fork for fork in said.forks}
     left_out = next(i for i in range(N) if key(i).public not in forks)
@@ -79,7 +81,12 @@ def test_forks_that_block_come_first_and_those_that_others_prove_last() -> None:
 
 def test_the_second_observation_differs_from_the_first_in_forks_alone() -> None:
     logs = forked_logs()
-    first = observe(key(0), POOL, frame(N), Base(), log_book(N), witnessed_s={key(1).public: 7}, now_s=START_S)
+    read = {key(1).public: 0, key(2).public: 9}
+    witnessed = {key(1).public: 7}
+    first = observe(
+        key(0), POOL, frame(N), Base(), log_book(N), witnessed_s=witnessed, worker_tokens=read, now_s=START_S
+    )
+    assert [first.logs[key(i).public].worker_tokens for i in range(4)] == [None, 0, 9, None]
     second = observe_again(key(0), POOL, first, logs.forks()[:1])
     assert (second.logs, second.base, second.epoch, second.set_id) == (
         first.logs,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_fixture import POT_NANOTON, Author, fill, frame, key, log_book, participant, verdict
 
+from attestation import gpu
 from contracts import layout
 from contracts.model import ZERO_HASH
 from gossip import codec
@@ -20,9 +21,12 @@ from gossip.settlement import (
     CHECKPOINT_BYTES_MAX,
     CHECKPOINT_TAG,
     EVIDENCE_KEPT_MAX,
+    GPU_ID_BYTES,
+    GPUS_MAX,
     PARTICIPANTS_MAX,
     Base,
     EvidenceWindow,
+    Payments,
     Reading,
     Settlement,
     cut_root,
@@ -45,7 +49,21 @@ def settled(n: int = 3) -> Settlement:
     return tally(frame(n), Base(), cut, logs, verdict)
 
 
-SETTLED = settled()
+def paid() -> Settlement:
+    """The same with a participant that is paid by the chain, and with GPUs."""
+    made = settled()
+    readings = {
+        node_key: replace(
+            reading,
+            payments=Payments(metered_tokens=9, paid_tokens=i, worker=bytes([i]) * 32 if i else None, worker_tokens=i),
+            evidence=tuple(replace(w, gpus=(bytes(16), b"g" * 16)[: i % 3], tokens_per_s=i) for w in reading.evidence),
+        )
+        for i, (node_key, reading) in enumerate(sorted(made.readings.items()))
+    }
+    return replace(made, readings=readings, payload=replace(made.payload, cut_root=cut_root(readings)))
+
+
+SETTLED = paid()
 DATA = encode_checkpoint(SETTLED)
 
 
@@ -108,6 +126,12 @@ def with_reading(index: int, value: codec.Value) -> list[codec.Value]:
     return changed
 
 
+def with_window(index: int, value: codec.Value) -> list[codec.Value]:
+    window = list(parts()[3][1][8][0])
+    window[index] = value
+    return with_reading(8, (tuple(window),))
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -131,6 +155,16 @@ def with_reading(index: int, value: codec.Value) -> list[codec.Value]:
         pytest.param(with_reading(1, 99), id="head number"),
         pytest.param(with_reading(2, bytes(32)), id="head hash"),
         *(pytest.param(with_reading(i, 4242), id=f"reading field {i}") for i in range(3, 7)),
+        pytest.param(with_reading(6, None), id="no payments"),
+        pytest.param(with_reading(6, (0, 0, None, 0)), id="no payments, written out"),
+        pytest.param(with_reading(6, (9, 1, bytes(31), 1)), id="short worker"),
+        pytest.param(with_reading(6, (1 << 63, 1, None, 1)), id="tokens of 64 bits"),
+        pytest.param(with_reading(6, (9, 1, None)), id="three payments"),
+        pytest.param(with_window(4, ()), id="no GPUs"),
+        pytest.param(with_window(4, (bytes(15),)), id="short GPU"),
+        pytest.param(with_window(4, (bytes(16),) * (GPUS_MAX + 1)), id="17 GPUs"),
+        pytest.param(with_window(5, 1 << 33), id="rate of 34 bits"),
+        pytest.param(with_window(5, None), id="no rate"),
         pytest.param(with_reading(7, True), id="dead"),
         pytest.param(with_reading(7, 0), id="dead as number"),
         pytest.param(with_reading(8, ()), id="evidence"),
@@ -162,24 +196,39 @@ def test_a_payload_that_is_no_cell_is_refused(boc: bytes, has_magic: bool) -> No
 
 
 HEADS = st.builds(Head, st.integers(0, 2**63 - 1), st.binary(min_size=32, max_size=32))
+uint63 = st.integers(0, 2**63 - 1)
+hashes = st.binary(min_size=32, max_size=32)
+PAYMENTS = st.builds(
+    Payments, metered_tokens=uint63, paid_tokens=uint63, worker=st.none() | hashes, worker_tokens=uint63
+)
 READINGS = st.builds(
     Reading,
     head=HEADS,
     work_end_s=st.integers(0, 2**32 - 1),
     witnessed_s=st.integers(0, 2**48 - 1),
     credited_s=st.integers(0, 2**48 - 1),
-    worker_tokens=st.integers(0, 2**63 - 1),
+    payments=st.just(Payments()) | PAYMENTS,
     dead=st.booleans(),
     evidence=st.lists(
         st.builds(
             EvidenceWindow,
-            record=st.binary(min_size=32, max_size=32),
+            record=hashes,
             from_s=st.integers(0, 2**33 - 1),
             until_s=st.integers(0, 2**33 - 1),
+            machine=hashes,
+            gpus=st.lists(st.binary(min_size=16, max_size=16), max_size=GPUS_MAX).map(tuple),
+            tokens_per_s=st.integers(0, 2**32),
         ),
-        max_size=4,
+        max_size=EVIDENCE_KEPT_MAX,
     ).map(tuple),
 )
+
+
+@given(st.dictionaries(hashes, READINGS, max_size=4))
+@settings(deadline=None)
+def test_every_reading_survives_a_checkpoint(readings: dict[bytes, Reading]) -> None:
+    made = replace(SETTLED, readings=readings, payload=replace(SETTLED.payload, cut_root=cut_root(readings)))
+    assert verify_checkpoint(encode_checkpoint(made), made.payload_hash).readings == readings
 
 
 @given(st.dictionaries(st.binary(min_size=32, max_size=32), READINGS, max_size=5), st.randoms(use_true_random=False))
@@ -187,8 +236,14 @@ def test_the_cut_root_covers_every_reading_and_no_order(readings: dict[bytes, Re
     shuffled = dict(random.sample(list(readings.items()), len(readings)))
     assert cut_root(shuffled) == cut_root(readings)
     for node_key, reading in readings.items():
-        changed = {**readings, node_key: replace(reading, credited_s=reading.credited_s ^ 1)}
-        assert cut_root(changed) != cut_root(readings)
+        paid = replace(reading.payments, metered_tokens=reading.payments.metered_tokens ^ 1)
+        changes = [{"credited_s": reading.credited_s ^ 1}, {"payments": paid}, {"dead": not reading.dead}]
+        for window in reading.evidence[:1]:
+            others = reading.evidence[1:]
+            changes.append({"evidence": (replace(window, tokens_per_s=window.tokens_per_s ^ 1), *others)})
+            changes.append({"evidence": (replace(window, gpus=(*window.gpus, bytes(16))), *others)})
+        for change in changes:
+            assert cut_root({**readings, node_key: replace(reading, **change)}) != cut_root(readings)
 
 
 def test_the_totals_root_does_not_depend_on_the_order_of_leaves() -> None:
@@ -196,18 +251,29 @@ def test_the_totals_root_does_not_depend_on_the_order_of_leaves() -> None:
     assert totals_root(()) == ZERO_HASH
 
 
-@pytest.mark.parametrize(
-    ("participants", "bytes_max"), [(10_900, RESPONSE_BYTES_MAX), (PARTICIPANTS_MAX, CHECKPOINT_BYTES_MAX)]
-)
-def test_at_worst_so_many_fit_an_answer_and_so_many_a_checkpoint(participants: int, bytes_max: int) -> None:
-    window = EvidenceWindow(record=bytes(32), from_s=(1 << 33) - 1, until_s=(1 << 33) - 1, machine=bytes(32))
+REGISTERED_MAX = 10_000
+"""Participants of a pool at a time (docs/contracts.md)."""
+
+
+def bytes_at_worst(*, gpus: int, evidence: int = EVIDENCE_KEPT_MAX, is_paid: bool = True) -> int:
+    """What a participant with so many GPUs takes in a checkpoint, all numbers being as long as they may."""
+    window = EvidenceWindow(
+        record=bytes(32),
+        from_s=(1 << 33) - 1,
+        until_s=(1 << 33) - 1,
+        machine=bytes(32),
+        gpus=(bytes(GPU_ID_BYTES),) * gpus,
+        tokens_per_s=1 << 32,
+    )
+    most = (1 << 63) - 1
+    payments = Payments(metered_tokens=most, paid_tokens=most, worker=bytes(32), worker_tokens=most)
     reading = Reading(
-        head=Head((1 << 63) - 1, bytes(32)),
+        head=Head(most, bytes(32)),
         work_end_s=(1 << 32) - 1,
         witnessed_s=(1 << 48) - 1,
         credited_s=(1 << 48) - 1,
-        worker_tokens=(1 << 63) - 1,
-        evidence=(window,) * EVIDENCE_KEPT_MAX,
+        payments=payments if is_paid else Payments(),
+        evidence=(window,) * evidence,
     )
     leaf = replace(
         SETTLED.leaves[0],
@@ -226,6 +292,35 @@ def test_at_worst_so_many_fit_an_answer_and_so_many_a_checkpoint(participants: i
         )
         for n, keys in ((0, ()), (1, (bytes(32),)))
     ]
-    per_participant = sizes[1] - sizes[0]
-    headers = sizes[0] + 8  # the two arrays' lengths, of 5 bytes instead of 1
-    assert headers + participants * per_participant <= bytes_max < headers + 1.1 * participants * per_participant
+    return sizes[1] - sizes[0]
+
+
+HEADERS_BYTES = 400
+"""The payload, and the arrays' lengths."""
+
+
+@pytest.mark.parametrize(
+    ("participants", "gpus", "is_paid", "bytes_max"),
+    [
+        pytest.param(4_000, GPUS_MAX, True, RESPONSE_BYTES_MAX, id="an answer at worst"),
+        pytest.param(5_600, 8, True, RESPONSE_BYTES_MAX, id="an answer, eight GPUs"),
+        pytest.param(9_100, 0, True, RESPONSE_BYTES_MAX, id="an answer, no GPUs"),
+        pytest.param(10_500, 0, False, RESPONSE_BYTES_MAX, id="an answer, no GPUs and no worker contracts"),
+        pytest.param(16_100, GPUS_MAX, True, CHECKPOINT_BYTES_MAX, id="a checkpoint at worst"),
+    ],
+)
+def test_so_many_fit_an_answer_and_so_many_a_checkpoint(
+    participants: int, gpus: int, is_paid: bool, bytes_max: int
+) -> None:
+    size = bytes_at_worst(gpus=gpus, is_paid=is_paid)
+    assert HEADERS_BYTES + participants * size <= bytes_max < HEADERS_BYTES + 1.02 * participants * size
+
+
+def test_at_worst_a_whole_registry_and_all_who_ever_left_fit_a_checkpoint() -> None:
+    registered = REGISTERED_MAX * bytes_at_worst(gpus=GPUS_MAX)
+    left = (PARTICIPANTS_MAX - REGISTERED_MAX) * bytes_at_worst(gpus=0, evidence=0, is_paid=False)
+    assert HEADERS_BYTES + registered + left <= CHECKPOINT_BYTES_MAX
+
+
+def test_a_settlement_holds_as_many_gpus_as_evidence_proves() -> None:
+    assert GPUS_MAX == gpu.GPUS_MAX

@@ -10,8 +10,9 @@ from pool_fixture import POOL, START_S, Author, evidence, fill, key, log_book
 from gossip import codec, sync
 from gossip.epoch_events import ObjectId
 from gossip.errors import InvalidMessageError
-from gossip.log_chain import RECORD_SPACING_S, UNSETTLED_BURST, Head, RecordRange
+from gossip.log_chain import UNSETTLED_BYTES_MAX, UNSETTLED_BYTES_PER_S, Head, RecordRange
 from gossip.messages import Attest, make_attest, parse_attest
+from gossip.records import RECORD_BYTES_MAX
 from gossip.sync import (
     ADDRESS_RANGES,
     RANGE_DIGEST_BYTES,
@@ -249,7 +250,8 @@ def test_of_a_log_that_grows_too_fast_only_so_much_is_wanted_by_now() -> None:
     logs = log_book(1)
     logs.date(LATER_S)
     theirs = {key(0).public: Head(10**9, b"\x01" * 32)}
-    for later_s, last in [(0, UNSETTLED_BURST), (10 * RECORD_SPACING_S, UNSETTLED_BURST + 10)]:
+    burst, spacing_s = UNSETTLED_BYTES_MAX // RECORD_BYTES_MAX, RECORD_BYTES_MAX // UNSETTLED_BYTES_PER_S
+    for later_s, last in [(0, burst), (spacing_s - 1, burst), (10 * spacing_s, burst + 10)]:
         assert sync.wanted_after(logs, theirs, LATER_S + later_s) == (RecordRange(key(0).public, 1, last),)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from epochs import Epochs, leaf_of, policy_work
-from pool_fixture import EPOCH_S, START_S, evidence, key, participant, verdict
+from pool_fixture import EPOCH_S, START_S, evidence, key, participant, verdict, work
 
 from contracts.model import ParticipantStatus
 from gossip.coverage import Approval
@@ -40,10 +40,12 @@ def test_work_without_with_refused_or_with_anothers_evidence_earns_nothing() -> 
     pool = Epochs(2)
     good, bad = pool.authors
     good.prove()
-    good.work(evidence=None)
+    good.append(replace(work(good.end_s, good.end_s + 10, 1000, bytes(32)), evidence=None))
+    good.end_s += 10
     bad.append(replace(good.records[0].body, quote=b"bad"))
-    bad.work(evidence=bad.records[0].hash)
-    bad.work(evidence=good.records[0].hash)
+    for named in (bad.records[0].hash, good.records[0].hash):
+        bad.evidence_hash = named
+        bad.work()
     settlement = pool.settle()
     assert [leaf_of(settlement, i).uptime_s for i in (0, 1)] == [0, 0]
     assert settlement.payload.total_earned_nanoton == 0
@@ -155,6 +157,34 @@ def test_a_former_tenant_holds_no_place() -> None:
     assert uptimes(pool, 2) == [0, 10]
 
 
+@pytest.mark.parametrize("age_s", [9, 5000])
+def test_evidence_that_claims_nothing_is_not_held_against_who_has_the_place(age_s: int) -> None:
+    """It would be kept by the settlement, and its anchor, dated back, then be the first of those who are known."""
+    pool = Epochs(2)
+    on_machine(pool, 0, b"a", START_S - 10)
+    pool.authors[1].append(replace(evidence(START_S - age_s), quote=b"on a"))
+    backdated = pool.authors[1].records[-1].hash
+    pool.authors[1].append(replace(evidence(START_S - 1), quote=b"on b"))
+    assert uptimes(pool, 2) == [10, 0]
+    assert [w.machine.strip() for w in pool.base.reading(key(1).public).evidence] == [b"on b"]
+    pool.authors[0].work(seconds=10)
+    pool.authors[1].evidence_hash = backdated
+    pool.authors[1].work(seconds=10)
+    assert uptimes(pool, 2) == [10, 0]
+
+
+def test_a_late_window_of_a_former_tenant_takes_nothing_from_who_is_there_now() -> None:
+    pool = Epochs(2)
+    on_machine(pool, 0, b"a", START_S - 86_350)
+    pool.settle()
+    pool.authors[1].end_s = START_S + 60
+    on_machine(pool, 1, b"a", START_S + 60)
+    assert uptimes(pool, 2) == [0, 10]
+    for author in pool.authors:
+        author.work(seconds=10)
+    assert uptimes(pool, 2) == [0, 10]
+
+
 def test_evidence_that_is_dead_already_blocks_nobody() -> None:
     pool = Epochs(2)
     pool.authors[0].evidence_hash = (
@@ -164,13 +194,23 @@ def test_evidence_that_is_dead_already_blocks_nobody() -> None:
     assert uptimes(pool, 2) == [0, 10]
 
 
-def test_one_participant_without_work_holds_one_machine_at_most() -> None:
+def test_a_participant_without_work_holds_no_machine_against_those_who_work() -> None:
     pool = Epochs(4)
     for name in (b"a", b"b", b"c"):
         pool.authors[0].append(replace(evidence(START_S - 1000), quote=b"on " + name))
     for i, name in ((1, b"a"), (2, b"b"), (3, b"c")):
         on_machine(pool, i, name, START_S - 10)
-    assert uptimes(pool, 4) == [0, 10, 10, 0]
+    assert uptimes(pool, 4) == [0, 10, 10, 10]
+
+
+def test_a_participant_without_work_holds_its_machine_against_others_without() -> None:
+    pool = Epochs(2)
+    on_machine(pool, 0, b"a", START_S - 10)
+    pool.settle()
+    pool.authors[1].append(replace(evidence(START_S - 1000), quote=b"on a"))
+    pool.settle()
+    assert pool.base.reading(key(0).public).evidence
+    assert not pool.base.reading(key(1).public).evidence
 
 
 def test_evidence_over_an_old_anchor_is_void_unseen() -> None:

@@ -28,6 +28,7 @@ CHECKS: dict[str, Callable[[Scene], Awaitable[str]]] = {
     "canonical form": byte_checks.canonical_values,
     "what is not canonical": byte_checks.not_canonical,
     "records": byte_checks.every_record,
+    "receipts": byte_checks.receipts,
     "example": byte_checks.example,
     "connection": gossip_checks.connects,
     "identify": gossip_checks.identify,

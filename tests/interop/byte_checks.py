@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Protocol
 
-from pool_fixture import START_S, Author, key
+from pool_fixture import POOL, START_S, Author, key, reading
 
 from gossip import codec
 from gossip.errors import InvalidMessageError
-from gossip.records import CloseBody, ReceiptBody
+from gossip.receipts import make_receipt, require_receipt
+from gossip.records import RECORD_BYTES_MAX, CloseBody, Kind, Receipt, ReceiptBody, Source, Unit, WorkBody
 from tests.gossip.tools import wire_page
 from tests.interop.foreign import Foreign, ForeignError
 
@@ -89,25 +91,63 @@ async def _refused_there(js: Foreign, data: str) -> bool:
 
 
 async def every_record(scene: HasForeign) -> str:
-    author = Author(0)
-    author.prove()
-    author.work(tokens=1 << 40, gpu_seconds=1, energy_mj=1 << 60, latency_ms=None, provenance="ä" * 128)
-    author.append(
-        ReceiptBody(
-            signer=key(1).public,
-            job_id=b"job",
-            participant=key(0).public,
-            time_s=START_S,
-            tokens=7,
-            signature=bytes(64),
-        )
-    )
-    author.append(CloseBody())
+    author = _author()
     for record in author.records:
         digest, again = await scene.js.do("record", wire=record.wire.hex())
         assert digest == record.hash.hex()
         assert again == record.wire.hex()
     return "all four kinds: same hash, same bytes when encoded again"
+
+
+def _author() -> Author:
+    """A log with every kind of record, and every form of its fields."""
+    author = Author(0)
+    author.prove()
+    author.work(tokens=1 << 40, latency_ms=None, provenance="ä" * 128)
+    counted = (
+        reading(7, instance=255),
+        reading(source=Source.COCOON, counters=((Unit.ADJUSTED_TOKEN, (1 << 48) - 1),), gap_s=10),
+        reading(source=Source.NVML, counters=(), latency_ms=None),
+    )
+    author.append(WorkBody(start_s=START_S + 10, end_s=START_S + 20, readings=counted, evidence=None))
+    author.append(WorkBody(start_s=START_S + 20, end_s=START_S + 30, readings=(), evidence=bytes(32)))
+    author.append(_receipts())
+    author.append(CloseBody())
+    return author
+
+
+def _receipts() -> ReceiptBody:
+    made = [
+        make_receipt(key(signer), POOL, key(0).public, job_id=job_id, time_s=START_S, tokens=(1 << 48) - 1)
+        for signer in (1, 2)
+        for job_id in (b"", b"job", bytes(64))
+    ]
+    return ReceiptBody(tuple(sorted(made, key=lambda receipt: receipt.id)))
+
+
+async def receipts(scene: HasForeign) -> str:
+    signed = _receipts()
+    assert await scene.js.do("receipts", wire=Author(0).append(signed).wire.hex()) == len(signed.receipts)
+    for refused in (_falsely_receipted(0, tokens=1), _falsely_receipted(1)):
+        try:
+            await scene.js.do("record", wire=refused.hex())
+        except ForeignError as error:
+            assert "signature" in str(error)
+        else:
+            raise AssertionError("a record with a receipt that was not signed for its log is accepted there")
+    claim = {"job_id": b"its job", "time_s": START_S, "tokens": 5}
+    asked = {**claim, "job_id": b"its job".hex(), "node_key": key(0).public.hex()}
+    signature = bytes.fromhex(await scene.js.do("receipt", **asked))
+    require_receipt(POOL, key(0).public, Receipt(signer=scene.js.node_key, signature=signature, **claim))
+    return f"{len(signed.receipts)} verified there, one of its own here, those for another log or other tokens refused"
+
+
+def _falsely_receipted(i: int, **changes: int) -> bytes:
+    """A record of the log of `i`, well signed but for its receipt, which was made for the log of 0."""
+    claim = replace(_receipts().receipts[0], **changes)
+    fields = codec.as_array(codec.decode(Author(i).append(CloseBody()).signed, bytes_max=RECORD_BYTES_MAX), "record", 8)
+    body = ((claim.signer, claim.job_id, claim.time_s, claim.tokens, claim.signature),)
+    return codec.seal(codec.encode((*fields[:6], Kind.RECEIPT.value, (body,))), key(i))
 
 
 async def example(scene: HasForeign) -> str:

@@ -77,9 +77,9 @@ export class Member {
   }
 
   appendWork (startS, evidence) {
-    const counters = [[1, 500], [2, 500], [4, 10]]
-    const body = [startS, startS + 10, 'engine', 'vllm', counters, null, null, 0, [100, 200, 300], 0, evidence]
-    return this.append(KIND.work, body)
+    const engine = [1, 0, 'vllm', [[1, 500], [2, 500], [4, 10], [5, 0]], [100, 200, 300], 0]
+    const gpus = [3, 0, 'nvml', [[6, 9000], [7, 5000]], null, 10]
+    return this.append(KIND.work, [startS, startS + 10, [engine, gpus], evidence])
   }
 
   heads () {

@@ -10,7 +10,8 @@ import { ask, serve } from './frames.mjs'
 import { openHost, nodeKeyOf } from './host.mjs'
 import { Member } from './member.mjs'
 import {
-  encodeGossip, encodeRequest, hex, makeAddress, makeMessage, parseGossip, parseMessage, parseRecord, SigningKey, topic
+  encodeGossip, encodeRequest, hex, makeAddress, makeMessage, makeReceipt, parseGossip, parseMessage, parseRecord,
+  SigningKey, topic
 } from './wire.mjs'
 
 const settings = JSON.parse(process.argv[2])
@@ -58,6 +59,10 @@ const commands = {
     const { hash, again } = parseRecord(unhex(wire), pool)
     return [hex(hash), hex(again)]
   },
+  // How many receipts a record has; or one of our own, for another's log.
+  receipts: ({ wire }) => parseRecord(unhex(wire), pool).body[0].length,
+  receipt: ({ node_key: nodeKey, job_id: jobId, time_s: timeS, tokens }) =>
+    hex(makeReceipt(key, pool, unhex(nodeKey), unhex(jobId), timeS, tokens)[4]),
   message: ({ kind, wire }) => {
     const { digest, again } = parseMessage(kind, unhex(wire), pool)
     return [hex(digest), hex(again)]
@@ -72,7 +77,7 @@ const commands = {
   },
   // An observation of the logs that are held here; told whole, or by a notice of it.
   observe: async ({ epoch, set_id: setId, policy_hash: policyHash, base, witnessed_s: seconds, notice }) => {
-    const logs = member.heads().map(([nodeKey, seq, hash]) => [nodeKey, seq, hash, seconds, 0])
+    const logs = member.heads().map(([nodeKey, seq, hash]) => [nodeKey, seq, hash, seconds, null])
     const made = makeMessage('observation', key, pool, [epoch, setId, unhex(policyHash), unhex(base), logs, []])
     member.messages.observation.set(hex(made.digest), made)
     await (notice ? publish('notice', encode([epoch, made.digest])) : publish('observation', made.wire))

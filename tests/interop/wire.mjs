@@ -55,6 +55,7 @@ export function parseRecord (wire, pool) {
   require(read !== undefined, `kind: ${kind} is unknown`)
   read(body)
   requireSignature(nodeKey, signed, signature)
+  if (kind === KIND.receipt) for (const receipt of body[0]) requireReceipt(pool, nodeKey, receipt)
   return { nodeKey, seq, prevHash, kind, body, wire, hash: sha256(signed), again: encode([encode(items), signature]) }
 }
 
@@ -131,42 +132,74 @@ const READERS = {
     uint(timeS, 'anchor_time_s', 32)
   },
   [KIND.work] (body) {
-    const [startS, endS, source, provenance, counters, gpuS, energyMj, failed, latencyMs, gapS, evidence] =
-      array(body, 'work', 11)
-    for (const value of [startS, endS, gapS]) uint(value, 'time', 32)
-    require(startS < endS && gapS <= endS - startS, 'work: the window is empty or shorter than its gap')
-    require(typeof source === 'string' && [...source].length <= 32, 'source')
-    require(typeof provenance === 'string' && [...provenance].length <= 128, 'provenance')
-    let last = 0
-    require(Array.isArray(counters) && counters.length <= 16, 'counters')
-    for (const item of counters) {
-      const [unit, amount] = array(item, 'counter', 2)
-      require(uint(unit, 'unit', 8) > last, 'counters: units must ascend')
-      last = unit
-      uint(amount, 'amount', 48)
-    }
-    if (gpuS !== null) uint(gpuS, 'gpu_seconds', 32)
-    if (energyMj !== null) uint(energyMj, 'energy_mj', 63)
-    if (failed !== null) uint(failed, 'failed', 32)
-    if (latencyMs !== null) {
-      const [p50, p95, p99] = array(latencyMs, 'latency_ms', 3).map((value) => uint(value, 'latency_ms', 32))
-      require(p50 <= p95 && p95 <= p99, 'latency_ms: quantiles must not descend')
+    const [startS, endS, readings, evidence] = array(body, 'work', 4)
+    for (const value of [startS, endS]) uint(value, 'time', 32)
+    require(startS < endS, 'work: the window is empty')
+    require(Array.isArray(readings) && readings.length <= 17, 'readings')
+    let last = -1
+    for (const item of readings) {
+      const place = readReading(item, endS - startS)
+      require(place > last, 'readings: sources must ascend')
+      last = place
     }
     if (evidence !== null) bytes(evidence, 'evidence', 32)
   },
   [KIND.receipt] (body) {
-    const [signer, jobId, participant, timeS, tokens, signature] = array(body, 'receipt', 6)
-    bytes(signer, 'signer', 32)
-    bytes(participant, 'participant', 32)
-    require(bytes(jobId, 'job_id').length <= 64, 'job_id: too long')
-    uint(timeS, 'time_s', 32)
-    uint(tokens, 'tokens', 48)
-    bytes(signature, 'signature', 64)
+    const [receipts] = array(body, 'receipts', 1)
+    require(Array.isArray(receipts) && receipts.length >= 1 && receipts.length <= 100, 'receipts')
+    let last = null
+    for (const item of receipts) {
+      const [signer, jobId, timeS, tokens, signature] = array(item, 'receipt', 5)
+      bytes(signer, 'signer', 32)
+      require(bytes(jobId, 'job_id').length <= 64, 'job_id: too long')
+      uint(timeS, 'time_s', 32)
+      uint(tokens, 'tokens', 48)
+      bytes(signature, 'signature', 64)
+      const ascends = last === null || (Buffer.compare(signer, last[0]) || Buffer.compare(jobId, last[1])) > 0
+      require(ascends, 'receipts: signers and jobs must ascend')
+      last = [signer, jobId]
+    }
   },
   [KIND.close] (body) {
     array(body, 'close', 0)
   }
 }
+
+/** Read what one source counted in a window of so many seconds. Returns its place: source, then instance. */
+function readReading (item, windowS) {
+  const [source, instance, provenance, counters, latencyMs, gapS] = array(item, 'reading', 6)
+  uint(source, 'source', 8)
+  uint(instance, 'instance', 8)
+  require(typeof provenance === 'string' && [...provenance].length <= 128, 'provenance')
+  require(Array.isArray(counters) && counters.length <= 16, 'counters')
+  let last = 0
+  for (const counter of counters) {
+    const [unit, amount] = array(counter, 'counter', 2)
+    require(uint(unit, 'unit', 8) > last, 'counters: units must ascend')
+    last = unit
+    uint(amount, 'amount', 48)
+  }
+  if (latencyMs !== null) {
+    const [p50, p95, p99] = array(latencyMs, 'latency_ms', 3).map((value) => uint(value, 'latency_ms', 32))
+    require(p50 <= p95 && p95 <= p99, 'latency_ms: quantiles must not descend')
+  }
+  require(uint(gapS, 'gap_s', 32) <= windowS, 'reading: the gap is longer than its window')
+  return source * 256 + instance
+}
+
+/** Check that the signer of a receipt signed it for the log of this node key. */
+function requireReceipt (pool, nodeKey, receipt) {
+  const [signer, ...claim] = receipt.slice(0, 4)
+  requireSignature(signer, receiptText(pool, nodeKey, signer, ...claim), receipt[4])
+}
+
+export function makeReceipt (key, pool, nodeKey, jobId, timeS, tokens) {
+  const signed = receiptText(pool, nodeKey, key.public, jobId, timeS, tokens)
+  return [key.public, jobId, timeS, tokens, key.sign(signed)]
+}
+
+const receiptText = (pool, nodeKey, ...claim) =>
+  encode(['gpupool/receipt/1', pool.network, pool.account, nodeKey, ...claim])
 
 function openEnvelope (wire, bytesMax) {
   const [signed, signature] = array(decode(wire, bytesMax), 'envelope', 2)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pool_fixture import POOL, evidence, verdict, work
+from pool_fixture import POOL, evidence, verdict
 
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import (
@@ -31,14 +31,15 @@ from gossip.epoch_events import (
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import GENESIS, LogBook, Placement
 from gossip.policy import WINDOW_S_MAX
-from gossip.records import Body, EvidenceBody, Record, WorkBody, make_record
+from gossip.records import Body, EvidenceBody, ReceiptBody, Record, WorkBody, make_record
 from gossip.settlement import Base
 from gossip.wire import RECORD, kind_of
 from gossip.witness import Witness
-from tests.sim.chain import key, policy
+from tests.sim.chain import key
 from tests.sim.journal import ModelJournal
 from tests.sim.network import Gossip, read_message, read_record
 from tests.sim.sharing import Sharing
+from tests.sim.working import draw_receipts, draw_work
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -77,9 +78,10 @@ class SimAgent(Sharing):
         landed = self.journal.last_landed()
         base = landed.base() if landed is not None else Base()
         self.logs = LogBook(window_max_s=WINDOW_S_MAX)
-        self.witness = Witness(policy().work.witness_bucket_s, self.journal.witness)
+        rules = self.world.chain.policy
+        self.witness = Witness(rules.work.witness_bucket_s, self.journal.witness)
         self.machine: EpochClose = self.world.bug.machine(
-            self.key, POOL, policy=policy(), base=base, logs=self.logs, verdict=verdict
+            self.key, POOL, policy=rules, base=base, logs=self.logs, verdict=verdict
         )
         self.logs.open([self.key.public, *(participant.node_key for participant in self.world.chain.participants)])
         for node_key, reading in base.readings.items():
@@ -143,8 +145,16 @@ class SimAgent(Sharing):
         self.witness.settle(settled_s, list(self.logs), self.now_s)
         self.witnessed_s = dict(self.witness.seconds)
         self.effect()
+        # Now and then a contract cannot be read: then nothing is said of it.
+        read = {k: tokens for k, tokens in block.worker_tokens().items() if self.world.rng.random() < 0.9}
         self.handle(
-            Advanced(view=block.view, operators=block.operators, frame=block.frame, witnessed_s=self.witnessed_s)
+            Advanced(
+                view=block.view,
+                operators=block.operators,
+                frame=block.frame,
+                witnessed_s=self.witnessed_s,
+                worker_tokens=read,
+            )
         )
 
     # The own log.
@@ -161,7 +171,15 @@ class SimAgent(Sharing):
         if proof is not None and self.now_s > last_s:
             start_s = max(last_s, self.now_s - WINDOW_S, evidence_of(proof).anchor_time_s)
             if start_s < self.now_s:
-                self.append(work(start_s, self.now_s, 100 * (self.i + 1), proof.hash))
+                self.append(draw_work(self.world.rng, self.i, start_s, self.now_s, proof.hash))
+                self.hand_in(start_s, self.now_s)
+
+    def hand_in(self, start_s: int, end_s: int) -> None:
+        """Write down what gateways say of this time, where the policy asks for it."""
+        if self.world.chain.policy.receipts.ceiling == "receipts":
+            receipts = draw_receipts(self.world.rng, self.i, start_s, end_s)
+            if receipts is not None:
+                self.append(receipts)
 
     def evidence_record(self) -> Record | None:
         """The own evidence: the first record ever."""
@@ -280,7 +298,13 @@ def evidence_of(record: Record) -> EvidenceBody:
 
 def written_s(record: Record) -> int:
     """When the record was made, by its author's clock."""
-    return record.body.end_s if isinstance(record.body, WorkBody) else evidence_of(record).anchor_time_s
+    match record.body:
+        case WorkBody(end_s=end_s):
+            return end_s
+        case ReceiptBody(receipts):
+            return max(receipt.time_s for receipt in receipts)
+        case _:
+            return evidence_of(record).anchor_time_s
 
 
 def describe(action: Action) -> str:

@@ -8,7 +8,7 @@ Source: PROTOCOL, "Bugs that the checks must catch when injected".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
@@ -16,16 +16,17 @@ from unittest.mock import patch
 from contracts.model import Landed, OperatorSet
 from gossip import epoch_close, needs, tally
 from gossip.coverage import Verdict
+from gossip.credit import Contribution, Credit, credit
 from gossip.cut import proven_forks
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import Action, Advanced, Persist, Refused
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.log_chain import Head, LogBook
 from gossip.messages import Attest, Observation
-from gossip.records import Record
+from gossip.policy import PoolPolicy
+from gossip.records import ReceiptBody, Record
 from gossip.round import Round
-from gossip.score import Figures
-from gossip.settlement import Base, Settlement
+from gossip.settlement import Base, Payments, Settlement
 from gossip.tally import EpochFrame, settle
 
 Step = Callable[[Record], None]
@@ -139,17 +140,46 @@ class CapByEpoch(_Settling):
     """Credits at most the epoch's length as uptime."""
 
     def _settle(self, frame: EpochFrame, *rest: Any) -> Settlement:
-        plain = tally._figures
+        def capped(*arguments: Any) -> tuple[Credit, Payments]:
+            found, payments = credit(*arguments)
+            return replace(found, uptime_s=min(found.uptime_s, EPOCH_LENGTH_S)), payments
 
-        def capped(*arguments: Any) -> Figures:
-            figures = plain(*arguments)
-            return replace(figures, uptime_s=min(figures.uptime_s, EPOCH_LENGTH_S))
-
-        with patch.object(tally, "_figures", capped):
+        with patch.object(tally, "credit", capped):
             return settle(frame, *rest)
 
 
 EPOCH_LENGTH_S = 100
+
+
+class ReceiptsAnywhere(_Settling):
+    """Takes a trusted signer's receipt in any log, of any time, and any number of times."""
+
+    def _settle(self, *arguments: Any) -> Settlement:
+        def all_of(records: Mapping[bytes, Sequence[Record]], _: object, policy: PoolPolicy) -> dict[bytes, int]:
+            signers = {bytes.fromhex(signer) for signer in policy.receipts.signers}
+            held = {
+                k: [r for e in own if isinstance(e.body, ReceiptBody) for r in e.body.receipts]
+                for k, own in records.items()
+            }
+            return {k: sum(r.tokens for r in receipts if r.signer in signers) for k, receipts in held.items()}
+
+        with patch.object(tally, "receipted_tokens", all_of):
+            return settle(*arguments)
+
+
+class PaidBefore(_Settling):
+    """Credits what a worker contract was paid before it was first read, too."""
+
+    def _settle(self, *arguments: Any) -> Settlement:
+        def from_zero(contribution: Contribution, *rest: Any) -> tuple[Credit, Payments]:
+            before, worker = contribution.before, contribution.worker
+            if worker is not None and before.payments.worker is None:
+                payments = replace(before.payments, worker=worker.account)
+                contribution = replace(contribution, before=replace(before, payments=payments))
+            return credit(contribution, *rest)
+
+        with patch.object(tally, "credit", from_zero):
+            return settle(*arguments)
 
 
 class PrevTotalsRoot(_Settling):
@@ -273,5 +303,7 @@ BUGS = (
     Bug(name="refuse-private-forks", machine=RefusePrivateForks),
     Bug(name="delta-readings", machine=DeltaReadings),
     Bug(name="cap-by-epoch", machine=CapByEpoch),
+    Bug(name="receipts-anywhere", machine=ReceiptsAnywhere),
+    Bug(name="paid-before", machine=PaidBefore),
 )
 BY_NAME = {bug.name: bug for bug in (NONE, FORGET_OUTCOME, *BUGS)}

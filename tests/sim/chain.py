@@ -9,6 +9,7 @@ Source: CONTRACTS, "Rules"; `contracts/src/reward_distribution.tolk`, which is t
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pool_fixture
@@ -18,19 +19,15 @@ from contracts import certificate, signing
 from contracts.model import Address, CertificateDomain, OperatorSet
 from contracts.signing import InvalidSignatureError
 from gossip.epoch_events import ChainView, Submit
-from gossip.policy import PoolPolicy
 from gossip.tally import EpochFrame
+from tests.sim import working
+from tests.sim.working import key, paid, worker_of
+
+__all__ = ["key"]
 
 BLOCK_MS = 3_000
 
 participant = functools.cache(pool_fixture.participant)
-key = functools.cache(pool_fixture.key)
-"""Of participant `i`: made once, for they never change."""
-
-
-@functools.cache
-def policy() -> PoolPolicy:
-    return pool_fixture.policy()
 
 
 def domain(set_id: int) -> CertificateDomain:
@@ -45,12 +42,17 @@ class Block:
     operators: OperatorSet
     frame: EpochFrame | None
 
+    def worker_tokens(self) -> Mapping[bytes, int]:
+        """What the worker contracts of the frame's registry say, by node key."""
+        participants = self.frame.participants if self.frame is not None else ()
+        return {p.node_key: paid(p.worker, self.view.now_s) for p in participants if p.worker is not None}
+
 
 class SimChain(pool_fixture.Chain):
     """A chain whose blocks are kept and whose refusals have names."""
 
-    def __init__(self, operators: OperatorSet, registered: int) -> None:
-        super().__init__(operators)
+    def __init__(self, operators: OperatorSet, registered: int, ceiling: str = "none") -> None:
+        super().__init__(operators, working.policy(ceiling))
         self.participants = tuple(participant(i) for i in range(registered))
         self.frames: dict[int, EpochFrame] = {}
         """As an epoch was opened; by epoch."""
@@ -76,11 +78,15 @@ class SimChain(pool_fixture.Chain):
         if known is None:
             known = self.frames[oldest.epoch] = EpochFrame(
                 epoch=oldest.epoch,
+                start_s=oldest.start_s,
                 end_s=oldest.end_s,
                 pot_nanoton=oldest.pot_nanoton,
                 operators=operators,
-                policy=policy(),
-                participants=self.participants,
+                policy=self.policy,
+                participants=tuple(
+                    replace(entry, worker=worker_of(i, oldest.epoch, self.policy.receipts.ceiling))
+                    for i, entry in enumerate(self.participants)
+                ),
             )
         return known if known.operators == operators else replace(known, operators=operators)
 
@@ -107,7 +113,7 @@ class SimChain(pool_fixture.Chain):
             return "bad signature"
         if payload.prev != self.landed.payload_hash:
             return "built on another settlement"
-        if payload.policy_hash != policy().hash:
+        if payload.policy_hash != self.policy.hash:
             return "another policy"
         earned = payload.total_earned_nanoton - self.landed.total_earned_nanoton
         if not 0 <= earned <= self.open[0].pot_nanoton:

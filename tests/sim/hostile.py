@@ -30,7 +30,7 @@ from gossip.messages import (
     make_observation,
     make_proposal,
 )
-from gossip.records import Body, Record, WorkBody, make_record
+from gossip.records import Body, ReceiptBody, Record, WorkBody, make_record
 from gossip.round import Round
 from gossip.settlement import Settlement, totals_root
 from gossip.wire import RECORD, kind_of
@@ -38,6 +38,7 @@ from tests.sim.agent import ANY_TIME_S, SimAgent
 from tests.sim.chain import key
 from tests.sim.network import Ask, Gossip, read_message
 from tests.sim.plan import Vice
+from tests.sim.working import falsely_receipted, hostile_receipts, varied
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -132,7 +133,10 @@ class HostileAgent(SimAgent):
             if rng.random() < 0.1:
                 heads = [Head(seen.head.seq + rng.randint(0, 3), rng.randbytes(32))]
             seconds = (seen.witnessed_s, seen.witnessed_s // 2, 0, seen.witnessed_s + 10_000)
-            logs[node_key] = replace(seen, head=rng.choice(heads), witnessed_s=rng.choice(seconds))
+            tokens = (seen.worker_tokens, seen.worker_tokens, None, 0, (seen.worker_tokens or 0) + 10**9)
+            logs[node_key] = replace(
+                seen, head=rng.choice(heads), witnessed_s=rng.choice(seconds), worker_tokens=rng.choice(tokens)
+            )
         observation = make_observation(
             self.key,
             POOL,
@@ -231,7 +235,7 @@ class HostileAgent(SimAgent):
         head = self.logs[self.key.public].head
         forks = self.fork_when is ForkWhen.ANY_TIME and self.world.rng.random() < 0.3
         for twin in range(1 + forks):
-            self._sign(head, varied(body, twin), self.world.peers_of(self.i)[twin :: 1 + forks])
+            self._sign(head, varied(body, twin, self.key.public), self.world.peers_of(self.i)[twin :: 1 + forks])
 
     def poll(self) -> None:
         """Besides, fork the log once in the close of every epoch, if that is when."""
@@ -259,7 +263,8 @@ class HostileAgent(SimAgent):
         """Show everybody another last record than there was."""
         last = self._last()
         if last is not None:
-            self._sign(Head(last.seq - 1, last.prev_hash), varied(last.body, 1), self.world.peers_of(self.i))
+            body = varied(last.body, 1, self.key.public)
+            self._sign(Head(last.seq - 1, last.prev_hash), body, self.world.peers_of(self.i))
 
     def _last(self) -> Record | None:
         return next(reversed([*self.journal.records(self.key.public, 2, 1 << 30)]), None)
@@ -268,7 +273,10 @@ class HostileAgent(SimAgent):
         """Work of one second more, so that it ends before now."""
         if not isinstance(body, WorkBody):
             return body
-        return replace(varied(body, by), start_s=body.end_s, end_s=body.end_s + 1)  # type: ignore[arg-type]
+        made = varied(body, by, self.key.public)
+        assert isinstance(made, WorkBody)
+        watched = tuple(replace(reading, gap_s=0) for reading in made.readings)
+        return replace(made, start_s=body.end_s, end_s=body.end_s + 1, readings=watched)
 
     def _sign(self, parent: Head, body: Body, peers: Iterable[int]) -> None:
         record = make_record(self.key, POOL, parent.seq + 1, parent.hash, body)
@@ -283,6 +291,22 @@ class HostileAgent(SimAgent):
             for peer in peers:
                 if peer in audience:
                     self.world.network.send(self.i, peer, Gossip(RECORD, record.wire))
+
+    def hand_in(self, start_s: int, end_s: int) -> None:
+        """Write down what serves it, and what its log has already; show beside its log what does not hold in it."""
+        if Vice.RECEIPTS not in self.vices:
+            super().hand_in(start_s, end_s)
+            return
+        false = falsely_receipted(self.world.rng, self.i, self.logs[self.key.public].head, end_s)
+        for peer in self._audience(RECORD):
+            self.world.network.send(self.i, peer, Gossip(RECORD, false))
+        seen = [
+            receipt
+            for record in self.journal.records(self.key.public, 2, 1 << 30)
+            if isinstance(record.body, ReceiptBody)
+            for receipt in record.body.receipts
+        ]
+        self.append(hostile_receipts(self.world.rng, self.i, end_s, seen))
 
     # What it does unasked.
 
@@ -326,7 +350,8 @@ class HostileAgent(SimAgent):
         if past:
             old: Record = rng.choice(past[-6:])
             peer = rng.choice(self.world.peers_of(self.i))
-            self._sign(Head(old.seq - 1, old.prev_hash), varied(old.body, rng.randint(1, 50)), [peer])
+            body = varied(old.body, rng.randint(1, 50), self.key.public)
+            self._sign(Head(old.seq - 1, old.prev_hash), body, [peer])
 
     def _forged(self) -> tuple[str, bytes]:
         """Something that nobody may take: cut short, changed, or signed by another than it names."""
@@ -364,14 +389,7 @@ class _FalseKey(SigningKey):
 
 def forged_record(false: SigningKey, last: Record) -> bytes:
     """A next record of somebody else's log."""
-    return make_record(false, POOL, last.seq + 1, last.hash, varied(last.body, 1)).wire
-
-
-def varied(body: Body, by: int) -> Body:
-    """The same body with more work in it; another kind stays as it is."""
-    if not isinstance(body, WorkBody):
-        return body
-    return replace(body, counters=tuple((unit, amount + by) for unit, amount in body.counters))
+    return make_record(false, POOL, last.seq + 1, last.hash, varied(last.body, 1, last.node_key)).wire
 
 
 def open_round(machine: EpochClose) -> Round | None:

@@ -18,6 +18,7 @@ from pool_fixture import operator_set
 
 from contracts.model import OperatorSet
 from tests.sim.chain import key
+from tests.sim.working import CEILINGS
 
 AHEAD_S = 600
 """How far a clock that is wrong may be off, either way."""
@@ -45,6 +46,8 @@ class Vice(Enum):
     """Sends what is malformed, badly signed or signed for others."""
     HOLD_BACK = "hold back"
     """Submits certificates late, twice, or without their quorum."""
+    RECEIPTS = "receipts"
+    """Writes down receipts of itself, or that it wrote down before, and shows records with some that do not hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,8 @@ class Plan:
     seed: int
     agents: int
     operators: OperatorSet
+    ceiling: str = "none"
+    """Of the policy: whose word besides the participant's own is asked for."""
     rotation: tuple[int, OperatorSet] | None = None
     join_s: int = 0
     """When the last agent registers, if it is no operator."""
@@ -124,14 +129,16 @@ def draw_plan(rng: Random, seed: int) -> Plan:
     sets = (operators,) if rotation is None else (operators, rotation[1])
     join_s = rng.randint(1, 250) if agents > n + len(sets) - 1 and rng.random() < 0.5 else 0
     hostile = _draw_hostile(rng, agents, sets)
+    ceiling = rng.choice(("none", *CEILINGS))
     if rng.random() < 0.1:
-        return Plan(seed=seed, agents=agents, operators=operators, rotation=rotation, hostile=hostile)
+        return Plan(seed=seed, agents=agents, operators=operators, ceiling=ceiling, rotation=rotation, hostile=hostile)
     heal_s = rng.randint(60, 330)
     streams_only = rng.random() < 0.1
     return Plan(
         seed=seed,
         agents=agents,
         operators=operators,
+        ceiling=ceiling,
         rotation=rotation,
         join_s=join_s,
         heal_s=heal_s,

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from gossip.records import ReceiptBody
 from tests.sim import run
 from tests.sim.bugs import BY_NAME
 from tests.sim.plan import AHEAD_S, Plan, Vice, draw_plan_of
-from tests.sim.world import simulate
+from tests.sim.working import CEILINGS
+from tests.sim.world import World, simulate
 
 ROOT = Path(__file__).parents[2]
 BLOCKS, BLOCK = 10, 15
@@ -51,6 +53,7 @@ def test_the_seeds_hold_every_kind_of_trouble() -> None:
     assert {len(plan.operators.operators) for plan in drawn} == {4, 5, 7}
     assert {vice for plan in drawn for vices in plan.hostile.values() for vice in vices} == set(Vice)
     assert {plan.is_within_f for plan in drawn} == {True, False}
+    assert {plan.ceiling for plan in drawn} == set(CEILINGS)
     assert {skew for plan in drawn for skew in plan.skew_s.values()} >= {AHEAD_S, -AHEAD_S, 0}
     for trouble in (
         "loss",
@@ -67,6 +70,29 @@ def test_the_seeds_hold_every_kind_of_trouble() -> None:
     one_way = [wall for of_plan in walls for wall in of_plan if (wall[0], wall[2], wall[1]) not in of_plan]
     assert 5 < len(one_way) < sum(map(len, walls))
     assert any(not plan.hostile and plan.heal_s == 0 for plan in drawn)
+
+
+def first_world(ceiling: str) -> World:
+    """The first seed with this ceiling, run to its end."""
+    plan = next(plan for plan in plans() if plan.ceiling == ceiling and plan.is_within_f and plan.hostile)
+    world = World(plan.seed)
+    world.run()
+    return world
+
+
+def test_receipts_are_counted_in_the_seeds_that_ask_for_them() -> None:
+    counted = [record for log in first_world("receipts").watch.books.counted.values() for record in log]
+    held = [receipt for record in counted if isinstance(record.body, ReceiptBody) for receipt in record.body.receipts]
+    assert len(held) > len({receipt.id for receipt in held}) > 0, "some jobs are claimed more than once"
+    assert not any(
+        isinstance(r.body, ReceiptBody) for log in first_world("none").watch.books.counted.values() for r in log
+    )
+
+
+def test_payments_are_counted_in_the_seeds_that_ask_for_them() -> None:
+    accounts = first_world("worker-contract").watch.books.accounts.values()
+    assert any(account.credited == account.paid < account.metered for account in accounts if account.paid)
+    assert any(account.metered and not account.credited for account in accounts), "some are paid by no contract"
 
 
 def test_the_same_seed_gives_the_same_trace_in_any_process() -> None:

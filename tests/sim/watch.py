@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from pool_fixture import EPOCH_S, START_S
 
 from contracts import certificate
-from contracts.model import OperatorSet
+from contracts.model import Address, OperatorSet
 from gossip.epoch_events import Message, Submit
 from gossip.errors import GossipError
 from gossip.log_chain import Head
@@ -40,8 +40,9 @@ from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame
 from tests.sim.agent import CLOSE_MS, SimAgent, written_s
 from tests.sim.audit import PlainBooks, PlainCut, plain_cut, recompute
-from tests.sim.chain import domain, key, policy
+from tests.sim.chain import domain, key
 from tests.sim.plan import AHEAD_S, weight_of
+from tests.sim.working import paid
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -78,7 +79,7 @@ class Watch:
         """Of honest operators, by digest: what they said, and the seconds that they had really witnessed."""
         self._settled: list[Base] = [Base()]
         """What landed, by epoch, as the auditor has it."""
-        self._books = PlainBooks.empty()
+        self.books = PlainBooks.empty()
         self._is_within_f = world.plan.is_within_f
         self._faulty = max(_operators_among(operators, {*world.plan.hostile}) for operators in world.plan.sets)
         # Without gossip each must meet the maker of every observation, and asks one peer at a time, drawn at random.
@@ -183,7 +184,7 @@ class Watch:
             for record in cut.counted:
                 known = self._shown.get((node_key, record.seq), record.hash)
                 require(known == record.hash, "a record counts that its author never showed")
-        figures = self._books.take(frame, cuts)
+        figures = self.books.take(frame, cuts)
         for leaf in audited.leaves:
             figure = leaf.uptime_s, leaf.tokens, leaf.tasks
             require(figure == figures[leaf.participant], f"epoch {frame.epoch}: not the figures of the plain rules")
@@ -206,6 +207,9 @@ class Watch:
                 require(reading.head.seq >= least, f"epoch {epoch} loses what every honest operator held")
             seconds = [witnessed.get(node_key, 0) for _, witnessed in true]
             most_s = max(witnessed.get(node_key, 0) for _, witnessed in all_true)
+            worker = reading.payments.worker
+            most_paid = paid(Address(0, worker), self._world.now_s) if worker is not None else 0
+            require(reading.payments.worker_tokens <= most_paid, f"epoch {epoch} credits what the chain did not pay")
             require(reading.witnessed_s >= min(seconds), f"epoch {epoch} loses witnessed uptime")
             require(reading.witnessed_s <= max(most_s, old.witnessed_s), f"epoch {epoch} credits what nobody witnessed")
 
@@ -257,7 +261,7 @@ class Watch:
 
     def _check_progress(self) -> None:
         """Epochs open, settle and are adopted in time (6)."""
-        world, chain, timing = self._world, self._world.chain, policy().timing
+        world, chain, timing = self._world, self._world.chain, self._world.chain.policy.timing
         now_s, heal_s, n = world.elapsed_s, world.plan.heal_s, len(world.plan.operators.operators)
         turns_s = n * timing.stage_s + SLACK_S
         require(now_s <= max(heal_s, chain.end_s - START_S) + turns_s, f"nobody finalizes epoch {chain.epoch}")
@@ -283,9 +287,11 @@ class Watch:
             if world.plan.join_s and agent.i == world.plan.agents - 1:
                 continue  # its log is taken from an epoch on that may come after the exchange that heals
             head: Head = base.reading(agent.key.public).head
-            for record in agent.journal.records(agent.key.public, head.seq + 1, 1 << 30):
-                late = written_s(record) > START_S + world.plan.heal_s or world.plan.skew_s.get(agent.i) == AHEAD_S
-                require(late, f"record {record.seq} of {agent.i} is not settled")
+            written = 0
+            for record in agent.journal.records(agent.key.public, max(1, head.seq), 1 << 30):
+                written = max(written, written_s(record))  # receipts are written after the work that they are of
+                late = written > START_S + world.plan.heal_s or world.plan.skew_s.get(agent.i) == AHEAD_S
+                require(late or record.seq <= head.seq, f"record {record.seq} of {agent.i} is not settled")
 
 
 def _operators_among(operators: OperatorSet, agents: set[int]) -> int:

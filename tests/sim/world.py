@@ -85,7 +85,7 @@ class World:
         self.tail: deque[str] = deque(maxlen=None if keep_all else TAIL)
         self._queue: list[tuple[int, int, str, Callable[[], object]]] = []
         self._planned = 0
-        self.chain = SimChain(self.plan.operators, self.plan.agents - bool(self.plan.join_s))
+        self.chain = SimChain(self.plan.operators, self.plan.agents - bool(self.plan.join_s), self.plan.ceiling)
         self.network = Network(self)
         self.cabal = Cabal()
         self.agents: list[SimAgent] = [

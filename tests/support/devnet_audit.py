@@ -9,7 +9,7 @@ wrong pot there shows as a settlement that cannot be recomputed, or as books tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from agent.config import Config, load_config
 from agent.identity import load_key
 from agent.journal_file import connect_reading
 from agent.policies import load_policies
+from agent.verdicts import approval_of
 from attestation.collateral import Collateral
 from attestation.evidence import Attachments, Evidence, appraise_evidence
 from attestation.policy import AttestationPolicy
-from contracts.model import Operator, OperatorSet, Participant, ParticipantStatus
+from contracts import layout
+from contracts.devchain.cocoon_worker import stand_in_init
+from contracts.model import Address, Operator, OperatorSet, Participant, ParticipantStatus
 from contracts.wallet import wallet_address
 from gossip.coverage import Approval, Verdict
 from gossip.epoch_events import Message
@@ -109,6 +112,7 @@ class Auditor:
         """
         frame = EpochFrame(
             epoch=epoch,
+            start_s=-1,  # when it was decides nothing under a dev network's policy
             end_s=0,
             pot_nanoton=books["pot_nanoton"],
             operators=OperatorSet(
@@ -170,9 +174,15 @@ def _fault(books: Mapping[str, Any], base: Base, settlement: Settlement) -> str 
 
 def _participants(configs: Sequence[Config], pool: PoolId) -> tuple[Participant, ...]:
     """The registry as the dev network made it: everybody with the same stake, operators of weight 1."""
+
+    def wallet_of(path: Path) -> Address:
+        return wallet_address(load_key(path).public, "v5r1", global_id=pool.network)
+
+    proxy = configs[0].path.parents[1] / "proxy.key"
     found = [
         Participant(
-            address=wallet_address(load_key(config.resolve("wallet.key")).public, "v5r1", global_id=pool.network),
+            address=wallet_of(config.resolve("wallet.key")),
+            worker=_worker(wallet_of(config.resolve("wallet.key")), proxy, wallet_of) if proxy.exists() else None,
             node_key=load_key(config.resolve("node.key")).public,
             stake_nanoton=0,
             status=ParticipantStatus.ACTIVE,
@@ -182,6 +192,12 @@ def _participants(configs: Sequence[Config], pool: PoolId) -> tuple[Participant,
         for config in configs
     ]
     return tuple(sorted(found, key=lambda p: p.address))
+
+
+def _worker(owner: Address, proxy: Path, wallet_of: Callable[[Path], Address]) -> Address:
+    """The contract of an owner's Cocoon worker with the one proxy that a dev network has."""
+    init = stand_in_init(owner=owner, proxy=wallet_of(proxy), proxy_public_key=load_key(proxy).public)
+    return layout.address_of(init)
 
 
 def _appraiser(held: Mapping[bytes, bytes], pool: PoolId, root: bytes) -> Verdict:
@@ -204,6 +220,6 @@ def _appraiser(held: Mapping[bytes, bytes], pool: PoolId, root: bytes) -> Verdic
             node_key=node_key,
             root=root,
         )
-        return Approval(from_s=appraisal.valid_from_s, until_s=appraisal.valid_until_s, machine=appraisal.machine)
+        return approval_of(appraisal)
 
     return verdict

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 from pool_fixture import POOL, Author, fill, frame, key, log_book, participant, policy, verdict
 
 from contracts.model import Leaf, Participant
 from gossip.log_chain import LogBook
 from gossip.messages import Observation, ObservedLog, make_observation
-from gossip.policy import PoolPolicy
+from gossip.policy import PoolPolicy, Receipts, Work
 from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame, settle
 
@@ -19,9 +20,16 @@ LONG_S = 10**6
 """More witnessed seconds than any test works."""
 
 
-def observe_all(logs: LogBook, base: Base, n: int, witnessed_s: int | Sequence[int] = LONG_S) -> list[Observation]:
-    """Every operator names every head; the participants' witnessed seconds are as given."""
+def observe_all(
+    logs: LogBook,
+    base: Base,
+    n: int,
+    witnessed_s: int | Sequence[int] = LONG_S,
+    worker_tokens: Sequence[int | None] | None = None,
+) -> list[Observation]:
+    """Every operator names every head; what it says of the participants besides is as given."""
     seconds = [witnessed_s] * n if isinstance(witnessed_s, int) else witnessed_s
+    tokens = worker_tokens or [None] * n
     return [
         make_observation(
             key(i),
@@ -31,7 +39,9 @@ def observe_all(logs: LogBook, base: Base, n: int, witnessed_s: int | Sequence[i
             policy_hash=policy().hash,
             base=base.payload_hash,
             logs={
-                key(k).public: ObservedLog(head=logs[key(k).public].head, witnessed_s=seconds[k], worker_tokens=0)
+                key(k).public: ObservedLog(
+                    head=logs[key(k).public].head, witnessed_s=seconds[k], worker_tokens=tokens[k]
+                )
                 for k in range(n)
             },
             forks=(),
@@ -58,10 +68,12 @@ class Epochs:
         made = frame(self.n, self.base.epoch + 1)
         return replace(made, participants=self.participants, policy=self.policy)
 
-    def settle(self, witnessed_s: int | Sequence[int] = LONG_S) -> Settlement:
+    def settle(
+        self, witnessed_s: int | Sequence[int] = LONG_S, worker_tokens: Sequence[int | None] | None = None
+    ) -> Settlement:
         for author in self.authors:
             fill(self.logs, [r for r in author.records if not self.logs[r.node_key].knows(r.hash)])
-        observations = observe_all(self.logs, self.base, self.n, witnessed_s)
+        observations = observe_all(self.logs, self.base, self.n, witnessed_s, worker_tokens)
         settlement = settle(self.frame(), self.base, observations, self.logs, self.verdict)
         self.base = settlement.base()
         for node_key, reading in settlement.readings.items():
@@ -73,6 +85,9 @@ def leaf_of(settlement: Settlement, i: int) -> Leaf:
     return next(leaf for leaf in settlement.leaves if leaf.participant == participant(i).address)
 
 
-def policy_work(base: PoolPolicy, **changes: object) -> object:
-    fields = {name: getattr(base.work, name) for name in base.work.__struct_fields__}
-    return type(base.work)(**(fields | changes))
+def policy_work(base: PoolPolicy, **changes: object) -> Work:
+    return msgspec.structs.replace(base.work, **changes)
+
+
+def policy_receipts(base: PoolPolicy, **changes: object) -> Receipts:
+    return msgspec.structs.replace(base.receipts, **changes)

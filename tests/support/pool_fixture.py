@@ -20,13 +20,13 @@ from contracts.model import (
     SettlePayload,
 )
 from contracts.signing import SigningKey
-from gossip.coverage import Approval
+from gossip.coverage import Approval, Gpu
 from gossip.epoch_close import EpochClose
 from gossip.epoch_events import Action, Advanced, ChainView, Finalize, Heard, Message, Publish, Settled, Submit
 from gossip.log_chain import GENESIS, Head, LogBook
 from gossip.pinning import settling_set
 from gossip.policy import PoolPolicy, parse_policy
-from gossip.records import EvidenceBody, PoolId, Record, Unit, WorkBody, make_record
+from gossip.records import EvidenceBody, PoolId, Record, Source, SourceWork, Unit, WorkBody, make_record
 from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame
 
@@ -42,12 +42,21 @@ view_s = 20
 stage_s = 5
 [work]
 window_max_s = 60
+source = "engine"
 token_units = [1, 2]
 tokens_per_s_max = 1000
+gpu_tokens_per_s = {}
+tokens_per_task_min = 10
 witness_bucket_s = 5
 witness_carry_s = 86400
 anchor_age_max_s = 259200
 machine_nodes_max = 1
+[receipts]
+ceiling = "none"
+signers = []
+per_participant_max = 1000
+worker_codes = []
+worker_proxies = []
 [score]
 strategy = "weighted"
 tokens = 500
@@ -57,6 +66,15 @@ quality = 100
 [quality]
 latency_p95_target_ms = 2000
 failure_max_per_mille = 100
+[audit]
+outlier_mads = 6
+picks = 1
+[reputation]
+settled = 2
+evidence_failed = 20
+offline = 10
+offline_after_s = 86400
+forked = 200
 [attestation]
 """
 
@@ -90,6 +108,7 @@ def operator_set(n: int, weights: Sequence[int] | None = None, *, set_id: int = 
 def frame(n: int, epoch: int = 1, *, weights: Sequence[int] | None = None) -> EpochFrame:
     return EpochFrame(
         epoch=epoch,
+        start_s=START_S + EPOCH_S * (epoch - 1),
         end_s=START_S + EPOCH_S * epoch,
         pot_nanoton=POT_NANOTON,
         operators=operator_set(n, weights),
@@ -110,33 +129,47 @@ def evidence(time_s: int = START_S - 1000) -> EvidenceBody:
     )
 
 
-def work(start_s: int, end_s: int, tokens: int, evidence_hash: bytes, **changes: object) -> WorkBody:
-    body = WorkBody(
-        start_s=start_s,
-        end_s=end_s,
-        source="engine",
+def reading(tokens: int = 1000, **changes: object) -> SourceWork:
+    """What an engine says of a window: these tokens, half of them prompts, and a task for each hundred."""
+    counted = SourceWork(
+        source=Source.ENGINE,
         provenance="vllm",
         counters=(
             (Unit.PROMPT_TOKEN, tokens // 2),
             (Unit.GENERATION_TOKEN, tokens - tokens // 2),
             (Unit.TASK, tokens // 100),
+            (Unit.FAILED_TASK, 0),
         ),
-        gpu_seconds=None,
-        energy_mj=None,
-        failed=0,
         latency_ms=(100, 200, 300),
         gap_s=0,
-        evidence=evidence_hash,
     )
-    return replace(body, **changes)
+    return replace(counted, **changes)
+
+
+def work(start_s: int, end_s: int, tokens: int, evidence_hash: bytes, **changes: object) -> WorkBody:
+    """A window in which an engine alone was read; `changes` are of that reading."""
+    return WorkBody(start_s=start_s, end_s=end_s, readings=(reading(tokens, **changes),), evidence=evidence_hash)
 
 
 def verdict(_policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Approval | None:
-    """Every quote is good for 24 h from its anchor, but `b"bad"`; `b"on ..."` names its machine, else all differ."""
+    """Every quote is good for 24 h from its anchor, but `b"bad"`.
+
+    `b"on ..."` names its machine, else all differ; what follows `b" with "` are GPUs: `b"H100:0,H100:1"`.
+    """
     if body.quote == b"bad":
         return None
-    machine = body.quote.ljust(32) if body.quote.startswith(b"on ") else node_key
-    return Approval(from_s=body.anchor_time_s, until_s=body.anchor_time_s + 86_400, machine=machine)
+    named, _, gpus = body.quote.partition(b" with ")
+    return Approval(
+        from_s=body.anchor_time_s,
+        until_s=body.anchor_time_s + 86_400,
+        machine=named.ljust(32) if named.startswith(b"on ") else node_key,
+        gpus=tuple(gpu(each) for each in gpus.split(b",") if each),
+    )
+
+
+def gpu(name: bytes) -> Gpu:
+    """The GPU of this name, model and number: `b"H100:0"`."""
+    return Gpu(identity=hashlib.sha256(name).digest(), model=name.partition(b":")[0].decode())
 
 
 @dataclass
@@ -181,8 +214,9 @@ def fill(logs: LogBook, records: Sequence[Record]) -> None:
 class Chain:
     """The contracts' part that the machine sees: pins the set when an epoch begins, settles what its quorum signed."""
 
-    def __init__(self, operators: OperatorSet) -> None:
+    def __init__(self, operators: OperatorSet, rules: PoolPolicy | None = None) -> None:
         self.now_s = START_S
+        self.policy = rules or policy()
         self.operators = operators
         self.previous: OperatorSet | None = None
         self.epoch = 1
@@ -213,7 +247,7 @@ class Chain:
                     pot_nanoton=POT_NANOTON,
                     finalized_s=self.now_s,
                     set_id=self.pinned_set,
-                    policy_hash=policy().hash,
+                    policy_hash=self.policy.hash,
                 )
             )
             self.epoch += 1

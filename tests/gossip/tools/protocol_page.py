@@ -3,8 +3,7 @@
     PYTHONPATH=tests/support python -m tests.gossip.tools.protocol_page
 
 Limits are read from the sources of `gossip`: every constant whose name ends with `_MAX`, with what the source says
-of it, or, where it says nothing, `MEANINGS`. Wire forms are those of samples that the code makes: each field is held
-against the form that `FIELDS` gives it, so a field that comes or goes stops the writer. Rules are those that the
+of it, or, where it says nothing, `MEANINGS`. Wire forms are those of samples (`wire_forms`). Rules are those that the
 modules' docstrings number. A test compares the page.
 """
 
@@ -15,21 +14,12 @@ import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-from pool_fixture import POOL, Author, evidence, key, policy
-
-from gossip import codec, sync
-from gossip.addresses import make_address_record
 from gossip.admission import ConnectionLimits, MessageLimits
-from gossip.epoch_events import ObjectId
-from gossip.log_chain import GENESIS, Head, RecordRange
-from gossip.messages import ListedObservation, ObservedLog, make_attest, make_observation, make_proposal
-from gossip.settlement import encode_checkpoint
 from gossip.transport.values import TransportConfig
-from gossip.wire import RECORD, encode_gossip
-from tests.gossip.tools import close_drawn
+from tests.gossip.tools import close_drawn, wire_forms
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "protocol.md"
@@ -50,7 +40,11 @@ MEANINGS = {
     "OUTBOX_MAX": "messages that wait to be published; more go by anti-entropy alone",
     "RECORD_BYTES_MAX": "a record",
     "QUOTE_BYTES_MAX": "the quote in evidence",
-    "COUNTERS_MAX": "counters of a work record",
+    "COUNTERS_MAX": "counters of one source in a work record",
+    "RECEIPTS_MAX": "receipts in one record",
+    "QUALITY_MAX": "quality, if nothing was wrong",
+    "RELIABILITY_MAX": "reliability, if nobody was missed",
+    "GPUS_MAX": "GPUs that one piece of evidence proves",
     "OBSERVATION_BYTES_MAX": "an observation",
     "PROPOSAL_BYTES_MAX": "a proposal",
     "ATTEST_BYTES_MAX": "an attest",
@@ -139,208 +133,6 @@ def transport() -> str:
     return "\n".join(rows) + "\n"
 
 
-# ---- wire forms ----
-
-Form = Callable[[object], bool]
-FORMS: Mapping[str, Form] = {
-    "text": lambda value: type(value) is str,
-    "int": lambda value: type(value) is int,
-    "uint": lambda value: type(value) is int and value >= 0,
-    "bool": lambda value: type(value) is bool,
-    "bytes": lambda value: type(value) is bytes,
-    "16 bytes": lambda value: type(value) is bytes and len(value) == 16,
-    "32 bytes": lambda value: type(value) is bytes and len(value) == 32,
-    "64 bytes": lambda value: type(value) is bytes and len(value) == 64,
-    "nil": lambda value: value is None,
-    "array": lambda value: type(value) is tuple,
-}
-FIELDS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "envelope": (("signed", "bytes"), ("signature", "64 bytes")),
-    "record": (
-        ("tag", "text"),
-        ("network", "int"),
-        ("pool", "32 bytes"),
-        ("node_key", "32 bytes"),
-        ("seq", "uint"),
-        ("prev_hash", "32 bytes"),
-        ("kind", "uint"),
-        ("body", "array"),
-    ),
-    "evidence body": (("quote", "bytes"), ("attached", "array"), ("anchor", "array")),
-    "attached": (
-        ("collateral_digest", "32 bytes"),
-        ("gpu_digest", "32 bytes/nil"),
-        ("handshake_digest", "32 bytes/nil"),
-    ),
-    "anchor": (("seqno", "uint"), ("root_hash", "32 bytes"), ("time_s", "uint")),
-    "work body": (
-        ("start_s", "uint"),
-        ("end_s", "uint"),
-        ("source", "text"),
-        ("provenance", "text"),
-        ("counters", "array"),
-        ("gpu_seconds", "uint/nil"),
-        ("energy_mj", "uint/nil"),
-        ("failed", "uint/nil"),
-        ("latency_ms", "array/nil"),
-        ("gap_s", "uint"),
-        ("evidence", "32 bytes/nil"),
-    ),
-    "observation": (
-        ("tag", "text"),
-        ("network", "int"),
-        ("pool", "32 bytes"),
-        ("operator", "32 bytes"),
-        ("epoch", "uint"),
-        ("set_id", "uint"),
-        ("policy_hash", "32 bytes"),
-        ("base", "32 bytes"),
-        ("logs", "array"),
-        ("forks", "array"),
-    ),
-    "observed log": (
-        ("node_key", "32 bytes"),
-        ("seq", "uint"),
-        ("hash", "32 bytes"),
-        ("witnessed_s", "uint"),
-        ("worker_tokens", "uint"),
-    ),
-    "proposal": (
-        ("tag", "text"),
-        ("network", "int"),
-        ("pool", "32 bytes"),
-        ("leader", "32 bytes"),
-        ("epoch", "uint"),
-        ("view", "uint"),
-        ("set_id", "uint"),
-        ("listed", "array"),
-        ("cert_hash", "32 bytes"),
-    ),
-    "listed": (("index", "uint"), ("digest", "32 bytes")),
-    "attest": (
-        ("tag", "text"),
-        ("network", "int"),
-        ("pool", "32 bytes"),
-        ("operator", "32 bytes"),
-        ("epoch", "uint"),
-        ("cert_hash", "32 bytes"),
-        ("cert_signature", "64 bytes"),
-    ),
-    "gossip": (("kind", "text"), ("wire", "bytes")),
-    "request": (("tag", "text"), ("body", "array")),
-    "watermark": (("node_key", "32 bytes"), ("seq", "uint"), ("hash", "32 bytes")),
-    "range": (("node_key", "32 bytes"), ("first", "uint"), ("last", "uint")),
-    "object": (("kind", "text"), ("id", "32 bytes")),
-    "answer about a close": (("observations", "array"), ("proposals", "array"), ("attests", "array")),
-    "address record": (
-        ("tag", "text"),
-        ("network", "int"),
-        ("pool", "32 bytes"),
-        ("node_key", "32 bytes"),
-        ("issued_s", "uint"),
-        ("addresses", "array"),
-    ),
-    "addresses asked for": (("first", "uint"), ("digests", "bytes"), ("own", "bytes/nil")),
-    "answer about addresses": (("next", "uint"), ("records", "array")),
-    "checkpoint": (("tag", "text"), ("payload", "bytes"), ("leaves", "array"), ("readings", "array")),
-    "leaf": (
-        ("participant", "32 bytes"),
-        ("earned_nanoton", "16 bytes"),
-        ("score", "16 bytes"),
-        ("tokens", "uint"),
-        ("tasks", "uint"),
-        ("uptime_s", "uint"),
-        ("quality", "uint"),
-        ("reputation", "uint"),
-        ("flags", "uint"),
-    ),
-    "reading": (
-        ("node_key", "32 bytes"),
-        ("seq", "uint"),
-        ("hash", "32 bytes"),
-        ("work_end_s", "uint"),
-        ("witnessed_s", "uint"),
-        ("credited_s", "uint"),
-        ("worker_tokens", "uint"),
-        ("dead", "bool"),
-        ("evidence", "array"),
-    ),
-    "evidence window": (("record", "32 bytes"), ("from_s", "uint"), ("until_s", "uint"), ("machine", "32 bytes")),
-}
-
-
-@cache
-def samples() -> Mapping[str, codec.Value]:
-    """One value of every wire form, made by the code itself and decoded."""
-    author = Author(0)
-    proof, work = _signed(author.append(evidence()).wire), _signed(author.work().wire)
-    log = ObservedLog(head=GENESIS, witnessed_s=0, worker_tokens=0)
-    observed = make_observation(
-        key(0), POOL, epoch=1, set_id=1, policy_hash=policy().hash, base=bytes(32), logs={key(0).public: log}, forks=()
-    )
-    listed = (ListedObservation(index=0, digest=observed.digest),)
-    proposed = make_proposal(key(0), POOL, epoch=1, view=0, set_id=1, listed=listed, cert_hash=bytes(32))
-    said, stated = _signed(observed.wire), _signed(proposed.wire)
-    heads = _decoded(sync.encode_heads({key(0).public: Head(1, bytes(32))}))
-    ranges = _decoded(sync.encode_request(sync.RecordsRequest((RecordRange(key(0).public, 1, 2),))))
-    wanted = _decoded(sync.encode_request(sync.ObjectRequest(ObjectId(kind="checkpoint", id=bytes(32)))))
-    told = make_address_record(key(0), POOL, issued_s=0, addresses=["/ip4/203.0.113.7/tcp/4001"])
-    digests = bytes(sync.ADDRESS_RANGES * sync.RANGE_DIGEST_BYTES)
-    asked = _decoded(sync.encode_request(sync.AddressesRequest(first=0, digests=digests, own=told)))
-    checkpoint = _decoded(encode_checkpoint(close_drawn.said_of_one_epoch().outcome))
-    return {
-        "envelope": _decoded(observed.wire),
-        "record": work,
-        "evidence body": _at(proof, 7),
-        "attached": _at(proof, 7, 1),
-        "anchor": _at(proof, 7, 2),
-        "work body": _at(work, 7),
-        "observation": said,
-        "observed log": _at(said, 8, 0),
-        "proposal": stated,
-        "listed": _at(stated, 7, 0),
-        "attest": _signed(make_attest(key(0), POOL, epoch=1, cert_hash=bytes(32)).wire),
-        "gossip": _decoded(encode_gossip(RECORD, observed.wire)),
-        "request": ranges,
-        "watermark": _at(heads, 0),
-        "range": _at(ranges, 1, 1, 0),
-        "object": _at(wanted, 1, 1),
-        "answer about a close": _decoded(sync.encode_close(sync.CloseState())),
-        "address record": _signed(told),
-        "addresses asked for": _at(asked, 1, 1),
-        "answer about addresses": _decoded(sync.encode_page(sync.AddressPage(next=1, wires=(told,)))),
-        "checkpoint": checkpoint,
-        "leaf": _at(checkpoint, 2, 0),
-        "reading": _at(checkpoint, 3, 0),
-        "evidence window": _at(checkpoint, 3, 0, 8, 0),
-    }
-
-
-def _decoded(data: bytes) -> codec.Value:
-    return codec.decode(data, bytes_max=1 << 20)
-
-
-def _signed(wire: bytes) -> codec.Value:
-    return _decoded(codec.open_envelope(wire, bytes_max=1 << 20)[0])
-
-
-def _at(value: codec.Value, *path: int) -> codec.Value:
-    for index in path:
-        value = codec.as_array(value, "sample")[index]
-    return value
-
-
-def wire() -> str:
-    rows = ["| form | fields, in order |", "|---|---|"]
-    for name, named in FIELDS.items():
-        values = codec.as_array(samples()[name], name, len(named))
-        for value, (field, form) in zip(values, named, strict=True):
-            if not any(FORMS[each](value) for each in form.split("/")):
-                raise AssertionError(f"{name}.{field} is no {form}")
-        rows.append(f"| {name} | {', '.join(f'`{field}` {form}' for field, form in named)} |")
-    return "\n".join(rows) + "\n"
-
-
 # ---- rules ----
 
 MODULES = (
@@ -359,6 +151,9 @@ MODULES = (
     "cut",
     "coverage",
     "tally",
+    "credit",
+    "receipts",
+    "audit",
     "settlement",
     "pinning",
 )
@@ -381,7 +176,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "placements": close_drawn.placements,
     "limits": limits,
     "transport": transport,
-    "wire": wire,
+    "wire": wire_forms.wire,
 } | {f"rules of gossip/{name}.py": partial(rules, name) for name in MODULES}
 
 

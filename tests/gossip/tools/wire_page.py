@@ -39,10 +39,8 @@ LIMITS = (
     ("their bytes, about", sync.PAGE_BYTES_MAX),
 )
 FIELDS = ("tag", "network", "account", "node_key", "seq", "prev_hash", "kind", "body")
-BODY_FIELDS = (
-    *("start_s", "end_s", "source", "provenance", "counters", "gpu_seconds", "energy_mj", "failed", "latency_ms"),
-    *("gap_s", "evidence"),
-)
+BODY_FIELDS = ("start_s", "end_s", "readings", "evidence")
+READING_FIELDS = ("source", "instance", "provenance", "counters", "latency_ms", "gap_s")
 
 
 def record() -> Record:
@@ -85,7 +83,15 @@ def _fields(signed: bytes) -> Iterator[str]:
             continue
         body = codec.as_array(item, "body", len(BODY_FIELDS))
         yield f"{codec.encode(body)[:1].hex()}  body: array of {len(body)}"
-        yield from (f"{codec.encode(value).hex()}  {field}" for field, value in zip(BODY_FIELDS, body, strict=True))
+        for field, value in zip(BODY_FIELDS, body, strict=True):
+            if field != "readings":
+                yield f"{codec.encode(value).hex()}  {field}"
+                continue
+            (reading,) = codec.as_array(value, "readings", 1)
+            yield f"{codec.encode(value)[:1].hex()}  readings: array of 1"
+            yield f"{codec.encode(reading)[:1].hex()}  reading: array of {len(READING_FIELDS)}"
+            parts = codec.as_array(reading, "reading", len(READING_FIELDS))
+            yield from (f"{codec.encode(part).hex()}  {of}" for of, part in zip(READING_FIELDS, parts, strict=True))
 
 
 def _frame(data: bytes) -> bytes:
