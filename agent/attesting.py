@@ -6,6 +6,8 @@
 2. It is renewed when two thirds of its time are over, and when the pool's policy changed: what is counted
    from then on is judged by the new one. A window is covered by one piece or by none.
 3. While it cannot be made, work goes on under what is in force; the alarm says why, and until when.
+4. Evidence for which there was no room on its machine or GPUs when an epoch was counted is void for good. It is made
+   anew at once: the place may be free by now.
 
 Source: ATTESTATION, "Binding", "Guest side".
 """
@@ -35,6 +37,7 @@ from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.node import Node
 from gossip.policy import PoolPolicy
 from gossip.records import EvidenceBody, PoolId
+from gossip.settlement import Reading
 
 CHECK_INTERVAL_S = 5.0
 OWN_KEPT_MAX = 4
@@ -44,9 +47,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnEvidence:
-    """A piece of this host's evidence: its record's hash, from when until when it holds, by which policy's word."""
+    """A piece of this host's evidence: its record's hash, from when until when it holds, by which policy's word.
+
+    `seq` is the record's number; 0 if a settlement alone knows of it.
+    """
 
     record: bytes
+    seq: int = 0
     from_s: int
     until_s: int
     policy_hash: bytes
@@ -89,6 +96,7 @@ class Attesting:
         while True:
             try:
                 await self._recall(node, chain)
+                self._forget_void(node.machine.base.reading(node.key.public))
                 if self._due_in_s(node.now_s()) <= 0:
                     await self._prove(node, chain)
             except (AttestationError, ContractsError, DataUnavailableError, InvalidMessageError) as error:
@@ -109,6 +117,14 @@ class Attesting:
             return 0
         return self._own[-1].until_s - self._verdicts.rules[policy_hash].evidence_age_max_s / 3 - now_s
 
+    def _forget_void(self, settled: Reading) -> None:
+        """Drop what a settlement counted and did not keep (rule 4)."""
+        kept = {window.record for window in settled.evidence}
+        own = [each for each in self._own if each.seq > settled.head.seq or each.record in kept]
+        if self._own and self._own[-1] not in own:
+            log.warning("the last settlement gave this host's place to another node: proving it anew")
+        self._own = own
+
     async def _recall(self, node: Node, chain: Chain) -> None:
         """After a start: find what the own log already holds of evidence, settled or not."""
         if self._own:
@@ -125,7 +141,11 @@ class Attesting:
                 if held is not None:
                     found.append(
                         OwnEvidence(
-                            record=record.hash, from_s=held.from_s, until_s=held.until_s, policy_hash=policy.hash
+                            record=record.hash,
+                            seq=record.seq,
+                            from_s=held.from_s,
+                            until_s=held.until_s,
+                            policy_hash=policy.hash,
                         )
                     )
         self._own = found[-OWN_KEPT_MAX:]
@@ -152,6 +172,7 @@ class Attesting:
         self._verdicts.note(record)
         own = OwnEvidence(
             record=record.hash,
+            seq=record.seq,
             from_s=appraisal.valid_from_s,
             until_s=appraisal.valid_until_s,
             policy_hash=policy.hash,

@@ -18,7 +18,8 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -254,21 +255,80 @@ def write(path: Path, file: CertificateFile, *, over: bool = False) -> None:
     Raises:
         OperationError: it exists already and shall not be overwritten (`over`), or cannot be written.
     """
-    require_writable(path, over=over)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with aside.open("x") as draft:
-            draft.write(encode(file))
-            draft.flush()
-            os.fsync(draft.fileno())
+    if not over:
+        write_new([(path, file)])
+        return
+    require_writable(path, over=True)
+    aside = _aside(path)
+    with _explaining(path):
+        _put(aside, file)
         try:
-            if over:
-                aside.rename(path)
-            else:
-                os.link(aside, path)
+            aside.rename(path)
         finally:
             aside.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def write_new(
+    files: Sequence[tuple[Path, CertificateFile]], sign: Callable[[], Sequence[CertificateFile]] | None = None
+) -> None:
+    """Write certificate files that do not stand there yet: all of them, or none.
+
+    `sign` gives the same files with a signature that is noted somewhere. It is called once all are on disk without it
+    and only lack their names: what would stop them is found before anything is noted, and nothing is signed on disk
+    that is not noted. What it raises leaves no file.
+
+    Raises:
+        OperationError: one exists already, or cannot be written.
+    """
+    for path, _ in files:
+        require_writable(path)
+    asides: list[Path] = []
+    named: list[Path] = []
+    try:
+        for path, file in files:
+            with _explaining(path):
+                _put(_aside(path), file)
+                asides.append(_aside(path))
+        for (path, _), signed in zip(files, sign(), strict=True) if sign is not None else ():
+            with _explaining(path):
+                _aside(path).unlink()
+                _put(_aside(path), signed)
+        for path, _ in files:
+            with _explaining(path):
+                os.link(_aside(path), path)
+                named.append(path)
+                sync_folder(path.parent)
+    except BaseException:
+        for path in named:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        for aside in asides:
+            aside.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where a file stands until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+def _put(aside: Path, file: CertificateFile) -> None:
+    """Write what is to get its name; durable on return, and gone if it fails."""
+    with aside.open("x") as draft:
+        try:
+            draft.write(encode(file))
+            draft.flush()
+            os.fsync(draft.fileno())
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileExistsError:
         raise OperationError(f"{path}: exists already; name another --out") from None
     except OSError as error:

@@ -1,7 +1,8 @@
 """The command `gpupool`: arguments, exit codes, and errors as one line.
 
 Exit codes: 0 done; 1 it failed, the message says why; 2 wrong usage or settings; 70 an error in the program;
-74 standard output cannot be written; 130 interrupted; 141 nobody reads standard output any more.
+74 standard output cannot be written; 130 interrupted; 141 nobody reads standard output any more. The doctor has its own
+besides, 10 to 16 (`agent.doctor.findings`).
 No traceback is shown unless `--debug` is given; the exit codes stay.
 """
 
@@ -15,7 +16,11 @@ from typing import NoReturn
 
 from agent import commands
 from agent.attest.parser import add_attest
+from agent.audit.parser import add_audit
 from agent.db.parser import add_db
+from agent.devnet.cheats import CHEATS, LEVELS
+from agent.doctor.parser import add_doctor
+from agent.earnings.parser import add_earnings
 from agent.errors import AgentError, ConfigError, KeyFileError
 from agent.output import (
     EXIT_BROKEN_PIPE,
@@ -29,6 +34,9 @@ from agent.output import (
     say,
 )
 from agent.pool.parser import add_pool
+from agent.score.parser import add_score
+from agent.texts import one_line
+from agent.work.parser import add_work
 from attestation.errors import AttestationError
 from contracts.errors import ContractsError
 from gossip.errors import GossipError
@@ -58,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, like everything else."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"gpupool: {_one_line(message)}; see `{self.prog} --help`\n")
+        self.exit(EXIT_USAGE, f"gpupool: {one_line(message)}; see `{self.prog} --help`\n")
 
     def print_help(self, file: object = None) -> None:
         """Print it as every answer is printed."""
@@ -76,11 +84,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _one_line(text: str) -> str:
-    """A message may quote a file or a peer: what would move the cursor is escaped."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
 def _explain(error: BaseException) -> int:
     """Say in one line what went wrong; the exit code."""
     causes = list(_leaves(error))
@@ -92,7 +95,7 @@ def _explain(error: BaseException) -> int:
     text = str(cause)
     if not isinstance(cause, _EXPECTED):
         text = f"unexpected {type(cause).__name__}: {text} (`gpupool --debug` shows where)"
-    note(_one_line(text))
+    note(one_line(text))
     return _exit_code(cause)
 
 
@@ -123,12 +126,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_init(verbs)
     _add_agent_commands(verbs)
     _add_keys(verbs)
     _add_devnet(verbs)
     add_pool(verbs, DEFAULT_CONFIG)
     add_attest(verbs, DEFAULT_CONFIG)
+    add_earnings(verbs, DEFAULT_CONFIG)
+    add_work(verbs, DEFAULT_CONFIG)
+    add_score(verbs, DEFAULT_CONFIG)
     add_db(verbs, DEFAULT_CONFIG)
+    add_audit(verbs, DEFAULT_CONFIG)
+    add_doctor(verbs, DEFAULT_CONFIG)
     return parser
 
 
@@ -160,7 +169,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     init = _command(
         verbs,
         "init",
@@ -177,7 +186,13 @@ def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParse
     init.add_argument(
         "--liteserver", required=True, action="append", metavar="HOST:PORT:KEY", help="repeat for several"
     )
-    init.add_argument("--engine", required=True, metavar="URL", help="the inference engine's metrics endpoint")
+    work = init.add_mutually_exclusive_group(required=True)
+    work.add_argument("--engine", action="append", metavar="URL", help="an engine's metrics endpoint; repeatable")
+    work.add_argument(
+        "--cocoon", action="append", type=int, metavar="N", help="number of a Cocoon worker on this host; repeatable"
+    )
+    init.add_argument("--nvml", action="store_true", help="read this host's GPUs, too, through NVIDIA's driver")
+    init.add_argument("--receipts-port", type=int, metavar="PORT", help="take receipts of gateways on this port")
     init.add_argument(
         "--peer", action="append", default=[], metavar="NODEKEY@MULTIADDR", help="another agent of the pool; repeatable"
     )
@@ -201,14 +216,20 @@ def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParse
     init.add_argument("--software-root", type=Path, metavar="FILE", help="root certificate of that platform")
     _add_json(init)
 
+
+def _add_agent_commands(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = _command(verbs, "run", commands.run, "run the agent", "gpupool run --config /etc/gpupool/agent.toml")
     _add_config(run)
     run.add_argument(
         "--fresh", action="store_true", help="the journal is lost: make an empty one, learn the own log from operators"
     )
     run.add_argument("--yes", action="store_true", help="with --fresh: do it; without, only say what it risks")
-    status = _command(verbs, "status", commands.status, "show what the running agent does", "gpupool status --json")
+    status = _command(verbs, "status", commands.status, "show what the running agent does", "gpupool status --watch")
     _add_config(status)
+    status.add_argument("--watch", action="store_true", help="a live screen, until q or Ctrl-C")
+    status.add_argument(
+        "--interval", type=float, default=2.0, metavar="S", help="with --watch: seconds between looks (default: 2)"
+    )
     _add_json(status)
     version = _command(verbs, "version", commands.version, "print the version", "gpupool version --json")
     _add_json(version)
@@ -249,8 +270,12 @@ def _add_devnet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "devnet",
         commands.devnet,
         "run a whole pool on this machine: a TON chain, agents, inference engines; settle epochs, claim, check",
-        "gpupool devnet --agents 7 --epochs 2 --chaos kill",
+        "gpupool devnet --agents 7 --epochs 2 --chaos kill\n  gpupool devnet --cheat inflate --policy-level receipted",
     )
+    told = (("Strategies of --cheat", CHEATS), ("Levels of --policy-level", LEVELS))
+    for title, choices in told:
+        lines = "".join(f"\n  {name:<10} {what}" for name, what in choices.items())
+        devnet.description = f"{devnet.description}\n\n{title}:{lines}"
     devnet.add_argument("--agents", type=int, default=4, metavar="N", help="agents, 1 to 25 (default: %(default)s)")
     devnet.add_argument("--epochs", type=int, default=3, metavar="K", help="epochs to settle (default: %(default)s)")
     devnet.add_argument(
@@ -264,6 +289,12 @@ def _add_devnet(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         choices=("kill", "restart", "chain"),
         help="kill one agent once it worked; restart: and start it again (2 epochs or more); chain: restart the chain",
     )
+    devnet.add_argument(
+        "--source", choices=("engine", "cocoon"), default="engine", help="what agents measure (default: %(default)s)"
+    )
+    devnet.add_argument("--receipts", action="store_true", help="a gateway signs receipts; tokens count up to them")
+    devnet.add_argument("--cheat", choices=tuple(CHEATS), help="how the last agent cheats, as above")
+    devnet.add_argument("--policy-level", choices=tuple(LEVELS), help="what the policy demands, as above")
     devnet.add_argument("--seed", type=int, default=1, help="seed of the load (default: %(default)s)")
     devnet.add_argument(
         "--rate", type=float, default=4.0, help="requests per second at the first engine (default: %(default)s)"

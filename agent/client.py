@@ -1,20 +1,29 @@
 """Asks the agent that runs on this host, at its listener, on behalf of the command line.
 
-What answers may be anything that holds the port: the answer is bounded, and refused unless it has the form expected.
+What answers may be anything that holds the port: the answer is bounded in bytes and time, and refused unless it has
+the form expected.
+
+The listener serves this host by its name alone (`agent.web`, rule 2), wherever it listens: so it is asked as
+localhost, and at loopback where it listens on every address.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Any
 
 import httpx
+import trio
 
 from agent.config import Config
 from agent.errors import OperationError
+from agent.http_read import InvalidAnswerError, NoAnswerError, read_answer
 
-TIMEOUT_S = 5
+STATUS = "/-/status"
+TIMEOUT_S = 10.0
 ANSWER_BYTES_MAX = 64 << 20
+REASON_BYTES_MAX = 400
 
 
 class NoAgentError(OperationError):
@@ -26,28 +35,29 @@ class NotThereError(OperationError):
 
 
 def ask_agent(config: Config, path: str) -> bytes:
-    """What the running agent answers at `path`.
+    """What the running agent answers at `path`, within `TIMEOUT_S`. It blocks: a trio task asks from a thread.
 
     Raises:
         NoAgentError: nothing answers.
         NotThereError: it does not have that.
         OperationError: it refuses, or its answer is too long.
     """
-    host = f"[{config.web.host}]" if ":" in config.web.host else config.web.host
-    url = f"http://{host}:{config.web.port}{path}"
+
+    async def ask() -> tuple[int, bytes]:
+        async with open_client(config) as client:
+            return await fetch(client, path, TIMEOUT_S)
+
+    url = f"{url_of(config)}{path}"
     try:
-        with httpx.stream("GET", url, timeout=TIMEOUT_S, trust_env=False) as response:
-            content = bytearray()
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > ANSWER_BYTES_MAX:
-                    raise OperationError(f"{url}: the answer is longer than {ANSWER_BYTES_MAX} bytes")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        status, content = trio.run(ask)
+    except NoAnswerError as error:
         raise NoAgentError(f"no agent answers at {url}; is it running? ({error})") from error
-    if response.status_code != httpx.codes.OK:
-        refusal = NotThereError if response.status_code == httpx.codes.NOT_FOUND else OperationError
-        raise refusal(f"{url}: {content[:200].decode(errors='replace').strip()}")
-    return bytes(content)
+    except InvalidAnswerError as error:
+        raise OperationError(f"{url}: {error}") from error
+    if status != httpx.codes.OK:
+        refusal = NotThereError if status == httpx.codes.NOT_FOUND else OperationError
+        raise refusal(f"{url}: {content.decode(errors='replace').strip() or f'answered status {status}'}")
+    return content
 
 
 def ask_status(config: Config) -> dict[str, Any]:
@@ -57,10 +67,44 @@ def ask_status(config: Config) -> dict[str, Any]:
         NoAgentError: nothing answers.
         OperationError: what answers is not an agent.
     """
-    try:
-        status = json.loads(ask_agent(config, "/-/status"))
-    except ValueError:
-        status = None
-    if not isinstance(status, dict) or "node_key" not in status:
+    status = status_tree(ask_agent(config, STATUS))
+    if status is None:
         raise OperationError(f"what answers at {config.web.host}:{config.web.port} is not an agent; see web.port")
     return status
+
+
+def status_tree(body: bytes) -> dict[str, Any] | None:
+    """An agent's status; None if it is something else."""
+    try:
+        tree = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return tree if isinstance(tree, dict) and "node_key" in tree else None
+
+
+def url_of(config: Config) -> str:
+    """Where the agent of these settings answers."""
+    host = config.web.host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"http://{host}:{config.web.port}"  # it cannot listen there, and says so
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://[{address}]:{config.web.port}" if address.version == 6 else f"http://{address}:{config.web.port}"
+
+
+def open_client(config: Config) -> httpx.AsyncClient:
+    """What asks it, under the name that its listener serves; the caller closes it."""
+    return httpx.AsyncClient(trust_env=False, base_url=url_of(config), headers={"Host": "localhost"})
+
+
+async def fetch(client: httpx.AsyncClient, path: str, timeout_s: float) -> tuple[int, bytes]:
+    """Status code and body at `path`; of a refusal its first words. Cancellation closes the connection.
+
+    Raises:
+        NoAnswerError, InvalidAnswerError: as `agent.http_read` has it.
+    """
+    return await read_answer(
+        client, path, timeout_s=timeout_s, bytes_max=ANSWER_BYTES_MAX, reason_bytes_max=REASON_BYTES_MAX
+    )

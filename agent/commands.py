@@ -48,7 +48,7 @@ def init(options: argparse.Namespace) -> int:
             pool=str(arguments.parse_address("--pool", options.pool)),
             policy_file=str(policy_file),
             liteservers=[arguments.parse_liteserver(text) for text in options.liteserver],
-            engine_url=options.engine,
+            work=_work(options),
             attestation=_attestation(options),
             data_dir=str(options.data_dir.absolute()) if options.data_dir is not None else "data",
             listen=options.listen or [DEFAULT_LISTEN],
@@ -56,7 +56,7 @@ def init(options: argparse.Namespace) -> int:
             peers=_peers(options.peer),
             web_port=options.web_port,
             # The policy's longest window holds at least two of ours.
-            more={"engine": {"window_s": max(1, min(DEFAULT_WINDOW_S, window_max_s // 2))}},
+            more={"meter": {"window_s": max(1, min(DEFAULT_WINDOW_S, window_max_s // 2))}},
         ),
     )
     config = made.config
@@ -72,6 +72,20 @@ def init(options: argparse.Namespace) -> int:
         f"  gpupool pool register --config {config.path}\n"
         f"  gpupool run --config {config.path}",
     )
+
+
+def _work(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """The tables of what is measured."""
+    tables: dict[str, dict[str, object]] = {}
+    if options.engine:
+        tables["engine"] = {"url": options.engine[0] if len(options.engine) == 1 else options.engine}
+    if options.cocoon:
+        tables["cocoon"] = {"workers": options.cocoon}
+    if options.nvml:
+        tables["gpus"] = {"nvml": True}
+    if options.receipts_port is not None:
+        tables["receipts"] = {"port": options.receipts_port}
+    return tables
 
 
 def _attestation(options: argparse.Namespace) -> dict[str, str | bool | None]:
@@ -143,7 +157,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Ask the running agent how it is."""
+    """Ask the running agent how it is; with --watch, again and again."""
+    if options.watch:
+        from agent.watch import watch
+
+        return watch(options)
     from agent.client import ask_status
     from agent.screens import status_text
 
@@ -170,6 +188,10 @@ def devnet(options: argparse.Namespace) -> int:
             keep=options.keep or options.dir is not None,
             engine_url=options.engine,
             chaos=options.chaos,
+            source=options.source,
+            receipts=options.receipts,
+            cheat=options.cheat,
+            policy_level=options.policy_level,
             seed=options.seed,
             rate=options.rate,
             as_json=options.json,

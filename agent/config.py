@@ -25,13 +25,17 @@ from agent.tables import (
     NETWORKS,
     AttestationTable,
     ChainTable,
+    CocoonTable,
     EngineTable,
+    GpusTable,
     IdentityTable,
     LogTable,
+    MeterTable,
     P2pTable,
     PeerTable,
     PoolPlaceTable,
     PoolTable,
+    ReceiptsTable,
     Table,
     WalletTable,
     WebTable,
@@ -40,6 +44,8 @@ from contracts.errors import InvalidValueError
 from gossip.addresses import ADDRESSES_MAX, TcpAddress, parse_tcp_address, require_dialable, require_leads_to
 from gossip.errors import InvalidMessageError
 
+SOURCES_MAX = 8
+"""Of one kind on one host: two kinds and the GPUs' driver are `gossip.records.READINGS_MAX`."""
 TCP_ADDRESS_EXAMPLE = "a multiaddr like /ip4/203.0.113.7/tcp/4001"
 
 Require = Callable[[bool, str, str], None]
@@ -50,8 +56,12 @@ class _File(Table, frozen=True):
     data_dir: str
     pool: PoolTable
     chain: ChainTable
-    engine: EngineTable
     attestation: AttestationTable
+    meter: MeterTable = MeterTable()
+    engine: EngineTable | None = None
+    cocoon: CocoonTable | None = None
+    gpus: GpusTable = GpusTable()
+    receipts: ReceiptsTable | None = None
     identity: IdentityTable = IdentityTable()
     wallet: WalletTable = WalletTable()
     p2p: P2pTable = P2pTable()
@@ -67,7 +77,11 @@ class _PoolFile(Table, frozen=True):
     identity: IdentityTable = IdentityTable()
     wallet: WalletTable = WalletTable()
     data_dir: str = "."
+    meter: Any = None
     engine: Any = None
+    cocoon: Any = None
+    gpus: Any = None
+    receipts: Any = None
     attestation: Any = None
     p2p: Any = None
     web: Any = None
@@ -98,7 +112,11 @@ class Config(PoolConfig, frozen=True, kw_only=True):
     """The checked settings of an agent."""
 
     pool: PoolTable
-    engine: EngineTable
+    meter: MeterTable
+    engine: EngineTable | None
+    cocoon: CocoonTable | None
+    gpus: GpusTable
+    receipts: ReceiptsTable | None
     attestation: AttestationTable
     p2p: P2pTable
     web: WebTable
@@ -195,18 +213,39 @@ def _require_ranges(path: Path, file: _File) -> None:
     _require_provider(path, file)
     _require_p2p(path, file.p2p, file.pool.global_id)
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
-    require(_is_http_url(file.engine.url), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
+    _require_sources(require, file)
     positive = {
         "chain.poll_interval_s": file.chain.poll_interval_s,
         "chain.roster_interval_s": file.chain.roster_interval_s,
         "p2p.sync_interval_s": file.p2p.sync_interval_s,
         "p2p.close_interval_s": file.p2p.close_interval_s,
         "p2p.address_interval_s": file.p2p.address_interval_s,
-        "engine.sample_interval_s": file.engine.sample_interval_s,
-        "engine.window_s": file.engine.window_s,
+        "meter.sample_interval_s": file.meter.sample_interval_s,
+        "meter.window_s": file.meter.window_s,
     }
     for key, value in positive.items():
         require(0.1 <= value <= 86_400, key, "0.1 to 86400 seconds")
+
+
+def _require_sources(require: Require, file: _File) -> None:
+    """What measures this host's work: at least one source of tokens."""
+    require(file.engine is not None or file.cocoon is not None, "engine", "this table, or cocoon: what to measure")
+    require(0 < file.meter.disagreement_max <= 1, "meter.disagreement_max", "a share above 0, at most 1")
+    require(0.1 <= file.meter.samples_kept_days <= 365, "meter.samples_kept_days", "0.1 to 365 days")
+    if file.engine is not None:
+        urls = file.engine.urls
+        require(0 < len(urls) <= SOURCES_MAX, "engine.url", f"1 to {SOURCES_MAX} URLs")
+        require(all(map(_is_http_url, urls)), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
+        require(len(set(urls)) == len(urls), "engine.url", "no engine twice: it would be counted twice")
+    if file.cocoon is not None:
+        workers, urls = file.cocoon.workers, file.cocoon.urls
+        require(0 < len(workers) <= SOURCES_MAX, "cocoon.workers", f"1 to {SOURCES_MAX} numbers")
+        require(len(set(workers)) == len(workers), "cocoon.workers", "no worker twice: it would be counted twice")
+        require(all(0 <= number <= 255 for number in workers), "cocoon.workers", "numbers from 0 to 255")
+        require(len(urls) in (0, len(workers)), "cocoon.urls", "one for each of cocoon.workers, or none")
+        require(all(map(_is_http_url, urls)), "cocoon.urls", "URLs like http://127.0.0.1:12000")
+    if file.receipts is not None:
+        require(0 <= file.receipts.port < 65536, "receipts.port", "a port, 0 to 65535 (0: any free one)")
 
 
 def _require_reach(require: Require, pool: PoolPlaceTable, chain: ChainTable) -> None:

@@ -17,30 +17,41 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import metadata
 from typing import Any
 
 import trio
 
 from agent.attesting import Attesting
+from agent.bookkeeping import Bookkeeping
 from agent.config import Config
 from agent.errors import PoolMismatchError
 from agent.gossiping import Gossiping, join_pool
 from agent.identity import load_key
 from agent.journal import Journal, open_journal
+from agent.ledger import ledger_file, open_ledger
 from agent.measuring import Measuring
 from agent.metrics import Metrics
 from agent.notify import Notifier
 from agent.policies import load_policies, needed_policies
 from agent.providers import open_providers, pool_root
+from agent.receipts import Receipts, receipts_app
 from agent.registries import Registries
 from agent.servers import config_servers
 from agent.settling import Settling
-from agent.status import agent_status, not_earning, place_holder, update_entry_metrics, update_metrics
+from agent.sources import open_sources
+from agent.status import (
+    agent_status,
+    not_earning,
+    place_holder,
+    update_entry_metrics,
+    update_metrics,
+)
 from agent.submitting import Submitting
 from agent.verdicts import Verdicts
-from agent.web import Probes, WebConfig, serve_web
+from agent.web import Probes, WebConfig, serve_local, serve_web
+from agent.workers import Workers
 from contracts.chain import Chain, open_chain
 from contracts.errors import ContractsError
 from contracts.model import OperatorSet, Participant
@@ -48,6 +59,7 @@ from contracts.reader import PoolReader
 from contracts.wallet import Wallet
 from gossip.node import Node, open_node
 from gossip.records import PoolId
+from gossip.settlement import Settlement
 
 VERSION = metadata.version("gpupool-agent")
 HOUSEKEEPING_S = 2.0
@@ -68,6 +80,7 @@ def run_agent(config: Config) -> None:
     try:
         trio.run(agent.run, strict_exception_groups=True)
     finally:
+        agent.ledger.close()
         agent.journal.close()
 
 
@@ -85,7 +98,28 @@ class Agent:
         self.notifier = Notifier.from_environment()
         self.version = VERSION
         self.started_s = self.now_s()
-        self.measuring = Measuring(config.engine, self.policies.window_max_s, self.journal, self.metrics, self.now_s)
+        self.ledger = open_ledger(
+            ledger_file(config),
+            node_key=self.key.public,
+            pool=self.pool,
+            keep_s=int(config.meter.samples_kept_days * 86_400),
+        )
+        self.measuring = Measuring(
+            config.meter, self.policies.window_max_s, self.journal, self.ledger, self.metrics, self.now_s
+        )
+        self.receipts = Receipts(
+            self.pool, self.key.public, lambda: self.policies.in_force, self.journal, self.metrics, self.now_s
+        )
+        self.receipts.on_queued = self.measuring.pending_came
+        self.books = Bookkeeping(
+            self.key.public,
+            self.pool,
+            self.journal,
+            self.ledger,
+            self.receipts,
+            self.metrics,
+            config.meter.disagreement_max,
+        )
         self.node: Node | None = None
         self.settling: Settling | None = None
         self.verdicts = Verdicts(self.pool, self.policies, pool_root(config), self.journal)
@@ -101,7 +135,7 @@ class Agent:
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
             address = await nursery.start(
                 serve_web,
@@ -110,7 +144,8 @@ class Agent:
                 self._probes(),
             )
             log.info("agent %s of node %s listens on http://%s:%d", VERSION, self.key.public.hex(), *address)
-            nursery.start_soon(self.measuring.run)
+            sources = await stack.enter_async_context(open_sources(self.config))
+            nursery.start_soon(self.measuring.run, sources)
             servers = config_servers(self.config)
             table = self.config.chain
             async with open_chain(servers, trust_level=table.trust_level, timeout_s=table.timeout_s) as chain:
@@ -136,10 +171,15 @@ class Agent:
         )
         async with self._join_pool(node) as gossiping, trio.open_nursery() as nursery:
             self.gossiping = gossiping
-            node.on_settled = lambda settlement: settling.note_settled(settlement, self.entry)
+            landed = await trio.to_thread.run_sync(self.journal.last_landed)
+            self.books.begin(landed, self.entry, settling)
+            node.on_settled = self._note_settled
+            nursery.start_soon(self.books.run, chain, settling, self.policies.get)
+            nursery.start_soon(self.books.follow_payments, settling, lambda: self.entry)
             gossiping.set_roster(settling.view.roster())
             nursery.start_soon(gossiping.run)
             nursery.start_soon(registries.run, settling.open_epochs)
+            nursery.start_soon(settling.workers.run)
             nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(settling.view.roster()))
             nursery.start_soon(Submitting(chain, reader, wallet, self.metrics).perform, node)
             nursery.start_soon(self.verdicts.examine, node, chain)
@@ -149,7 +189,8 @@ class Agent:
             log.info("taking part from record %d on", node.logs[self.key.public].head.seq + 1)
             nursery.start_soon(attesting.renew, node, chain)
             await attesting.proven.wait()
-            nursery.start_soon(self.measuring.append_windows, node, attesting.covering)
+            nursery.start_soon(self.measuring.append_windows, node, attesting.covering, self._block_time_s)
+            await self._serve_receipts(node)
 
     def _join_pool(self, node: Node) -> AbstractAsyncContextManager[Gossiping]:
         return join_pool(node, self.config.p2p, self.metrics, self.config.address_file)
@@ -179,6 +220,7 @@ class Agent:
             reader,
             wallet.address,
             registries,
+            Workers(chain, self.key.public),
             self.policies,
             self.metrics,
             poll_interval_s=self.config.chain.poll_interval_s,
@@ -232,6 +274,21 @@ class Agent:
                 self.notifier.watchdog()
             await trio.sleep(HOUSEKEEPING_S)
 
+    def _note_settled(self, settlement: Settlement) -> None:
+        """Tell people, metrics and the books what came of an epoch."""
+        assert self.settling is not None
+        self.settling.note_settled(settlement, self.entry)
+        self.books.note(settlement, self.entry, self.settling)
+
+    async def _serve_receipts(self, node: Node) -> None:
+        """Take receipts, if the settings say so; the own log is known by now."""
+        table, own = self.config.receipts, node.logs[self.key.public]
+        self.receipts.recorded_s = lambda: own.work_end_s(own.head)
+        await self.receipts.settled(node.machine.base.reading(self.key.public))
+        if table is not None:
+            config = WebConfig(host=table.host, port=table.port)
+            await serve_local(receipts_app(self.receipts), config)
+
     def status(self) -> dict[str, Any]:
         """What `/-/status` answers."""
         return agent_status(self, self.now_s())
@@ -239,9 +296,15 @@ class Agent:
     def _healthy(self) -> str | None:
         """Whether this process does what it can do alone; what it needs from others is a matter of readiness."""
         silent_s = trio.current_time() - self.measuring.advanced_s
-        if silent_s > STUCK_AFTER_S + 3 * self.config.engine.sample_interval_s:
+        if silent_s > STUCK_AFTER_S + 3 * self.config.meter.sample_interval_s:
             return f"the meter has not come round for {silent_s:.0f} s"
         return None
+
+    def _block_time_s(self) -> int:
+        """The time of the last block seen, of which there is one when this is asked."""
+        assert self.settling is not None
+        assert self.settling.view.block is not None
+        return self.settling.view.block.time_s
 
     @property
     def entry(self) -> Participant | None:
@@ -255,6 +318,7 @@ class Agent:
         if view is None or view.state is None or view.block is None:
             return "waiting for the chain"
         barred = not_earning(self.entry, view.state)
+        unread = self.measuring.measured.error_of(self.policies.in_force.work.kind)
         reasons = [
             (view.error is not None, f"the chain: {view.error}"),
             (self.now_s() - view.block.time_s > STALE_AFTER_S, "the last block seen is too old"),
@@ -263,8 +327,11 @@ class Agent:
             (view.obstacle is not None, str(view.obstacle)),
             (not self.is_own_log_known, "waiting for operators of more than two thirds of the weight"),
             (not self.attesting.is_valid(self.now_s()), "no evidence in force: work earns nothing"),
-            (place_holder(self, self.now_s()) is not None, "another node holds the place on this machine"),
-            (self.measuring.measured.error is not None, f"the engine: {self.measuring.measured.error}"),
+            (
+                place_holder(self, self.now_s()) is not None,
+                "another node holds the place on this machine or a GPU",
+            ),
+            (unread is not None, f"{self.policies.in_force.work.source}: {unread}"),
         ]
         return next((reason for holds, reason in reasons if holds), None)
 

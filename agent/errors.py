@@ -17,6 +17,10 @@ class InvalidSourceError(AgentError):
     """A source answered with what it should not: count a gap; its operator must look at it."""
 
 
+class InvalidReceiptError(AgentError):
+    """A receipt, or a request with receipts, is refused: whoever handed it in is told why."""
+
+
 class PortInUseError(AgentError):
     """Another process holds the address to listen on: stop it, or configure another port."""
 

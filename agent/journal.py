@@ -31,7 +31,7 @@ from typing import Any
 
 from agent import journal_file
 from agent.errors import DamagedRowError, JournalError
-from agent.journal_file import KNOWN, OWN_LOG, UNKNOWN, sealed
+from agent.journal_file import KNOWN, OWN_LOG, UNKNOWN, enqueue, sealed
 from gossip.epoch_events import Message
 from gossip.errors import InvalidMessageError
 from gossip.messages import Attest
@@ -221,10 +221,8 @@ class Journal:
     def keep_landed(self, settlement: Settlement) -> None:
         epoch = settlement.payload.epoch
         with self._transaction() as database:
-            database.execute(
-                "INSERT OR IGNORE INTO landed VALUES (?, ?, ?)",
-                (epoch, settlement.payload_hash, encode_checkpoint(settlement)),
-            )
+            kept = (epoch, settlement.payload_hash, encode_checkpoint(settlement))
+            database.execute("INSERT OR IGNORE INTO landed VALUES (?, ?, ?)", kept)
             database.execute("DELETE FROM outcome WHERE epoch <= ?", (epoch,))
             self._forget(database, epoch - EPOCHS_KEPT, settlement)
 
@@ -253,7 +251,8 @@ class Journal:
                 # Nothing of a log that ended counts any more; of the own one it is kept that it was signed.
                 first = 1 << 62 if reading.dead and node_key != self._node_key else reading.head.seq
                 in_force = [window.record for window in base.reading(node_key).evidence]
-                named = f"DELETE FROM named WHERE node_key = ? AND seq < ? AND hash NOT IN ({_marks(in_force)})"
+                marks = ", ".join("?" * len(in_force))
+                named = f"DELETE FROM named WHERE node_key = ? AND seq < ? AND hash NOT IN ({marks})"
                 database.execute("DELETE FROM record WHERE node_key = ? AND seq < ?", (node_key, first))
                 database.execute(named, (node_key, first, *in_force))
         database.execute("DELETE FROM landed WHERE epoch <= ?", (epoch,))
@@ -306,14 +305,20 @@ class Journal:
         """
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meter VALUES (?, ?, ?)", sealed(source, state))
-            database.executemany("INSERT INTO window (body, crc) VALUES (?, ?)", [sealed(each) for each in windows])
-            oldest = "DELETE FROM window WHERE id <= (SELECT max(id) FROM window) - ?"
-            return database.execute(oldest, (WINDOWS_KEPT,)).rowcount
+            return enqueue(database, windows, WINDOWS_KEPT)
+
+    def queue(self, item: bytes) -> int:
+        """Keep what shall become a record behind the closed windows; returns as `keep_meter` does."""
+        with self._transaction() as database:
+            return enqueue(database, [item], WINDOWS_KEPT)
 
     def windows_waiting(self) -> int:
         """How many closed windows are no records yet."""
-        waiting: int = self._read("SELECT count(*) FROM window")[0][0]
-        return waiting
+        return int(self._read("SELECT count(*) FROM window")[0][0])
+
+    def waiting(self) -> list[bytes]:
+        """All that waits to become records, the oldest first."""
+        return [body for (body,) in self._rows("SELECT body, crc FROM window ORDER BY id")]
 
     def next_window(self) -> tuple[int, bytes] | None:
         """The oldest closed window that is no record yet: its number, for `append_own`, and its bytes."""
@@ -386,10 +391,6 @@ class Journal:
 
 def _named(record: Record) -> tuple[bytes, ...]:
     return record.body.attachments if isinstance(record.body, EvidenceBody) else ()
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def message_id(message: Message) -> bytes:

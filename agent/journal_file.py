@@ -30,7 +30,7 @@ from gossip.log_chain import GENESIS, Head
 from gossip.records import PoolId, UnverifiedRecord
 from gossip.settlement import Settlement
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LOCK_WAIT_S = 5.0
 LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
 """To this length SQLite cuts its log back after a burst."""
@@ -162,6 +162,13 @@ def require_identity(path: Path, database: sqlite3.Connection, node_key: bytes, 
 
 
 # Rows.
+
+
+def enqueue(database: sqlite3.Connection, items: Sequence[bytes], most: int) -> int:
+    """Put items behind those that wait to become records, of which `most` are kept; how many of the oldest gave way."""
+    database.executemany("INSERT INTO window (body, crc) VALUES (?, ?)", [sealed(each) for each in items])
+    oldest = "DELETE FROM window WHERE id <= (SELECT max(id) FROM window) - ?"
+    return database.execute(oldest, (most,)).rowcount
 
 
 def sealed(*values: codec.Value) -> tuple[codec.Value, ...]:

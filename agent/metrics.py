@@ -19,6 +19,8 @@ from prometheus_client.process_collector import ProcessCollector
 NAMESPACE = "gpupool"
 REASONS_MAX = 64
 PEERS_MAX = 1024
+SOURCE_READINGS_MAX = 1024
+"""Sixteen GPUs show some thirty readings each."""
 OTHER = "other"
 
 # A second series per counter that nobody here asks for.
@@ -52,24 +54,26 @@ class BoundedCounter:
 
 
 class BoundedGauge:
-    """A gauge with one label of at most `values_max` values; further ones are not kept."""
+    """A gauge with at most `values_max` values of its label, or of its labels together; further ones are not kept."""
 
     def __init__(self, gauge: Gauge, values_max: int) -> None:
         self._gauge = gauge
         self._values_max = values_max
-        self._values: set[str] = set()
+        self._values: set[tuple[str, ...]] = set()
 
-    def set(self, value: str, number: float) -> None:
+    def set(self, value: str | tuple[str, ...], number: float) -> None:
         """Set the gauge under the label `value`."""
-        if value in self._values or len(self._values) < self._values_max:
-            self._values.add(value)
-            self._gauge.labels(value).set(number)
+        values = (value,) if isinstance(value, str) else value
+        if values in self._values or len(self._values) < self._values_max:
+            self._values.add(values)
+            self._gauge.labels(*values).set(number)
 
-    def forget(self, value: str) -> None:
+    def forget(self, value: str | tuple[str, ...]) -> None:
         """Serve this label no longer."""
-        if value in self._values:
-            self._values.remove(value)
-            self._gauge.remove(value)
+        values = (value,) if isinstance(value, str) else value
+        if values in self._values:
+            self._values.remove(values)
+            self._gauge.remove(*values)
 
 
 class Counts:
@@ -158,12 +162,26 @@ class Metrics:
         self.evidence_failing = self._gauge("evidence_failing", "1 while no new own evidence can be made")
         self.place_taken = self._gauge("machine_place_taken", "1 while another node holds the place on this machine")
         self.measured = self._bounded_counter("work_measured", "Work measured, by unit", "unit", REASONS_MAX)
-        self.gap_seconds = self._counter("gap_seconds", "Seconds in which the source was not watched")
+        self.gap_seconds = self._bounded_counter(
+            "gap_seconds", "Seconds in which a source was not watched", "source", REASONS_MAX
+        )
         self.source_errors = self._bounded_counter(
             "source_errors", "Readings of the source that failed, by reason", "reason", REASONS_MAX
         )
-        self.requests_running = self._gauge("engine_requests_running", "Requests that the engine works on")
-        self.requests_waiting = self._gauge("engine_requests_waiting", "Requests that wait for the engine")
+        self.receipts = self._bounded_counter("receipts", "Receipts that were handed in, by outcome", "outcome", 8)
+        self.source_reading = BoundedGauge(
+            Gauge(
+                "source_reading",
+                "What a source shows now, by source and name; never counted",
+                ("source", "reading"),
+                namespace=NAMESPACE,
+                registry=self.registry,
+            ),
+            SOURCE_READINGS_MAX,
+        )
+        self.work_disagreement = self._gauge(
+            "work_disagreement_ratio", "How far own counters, receipts and the chain are apart, as a share of the most"
+        )
 
     def _of_the_pool(self) -> None:
         """What the chain shows, and what is asked of it."""
@@ -201,9 +219,6 @@ class Metrics:
         self.loop_advanced = self._bounded_gauge(
             "loop_last_advance_timestamp_seconds", "When a service loop last got something done", "loop", 16
         )
-
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, namespace=NAMESPACE, registry=self.registry)
 
     def _gauge(self, name: str, text: str) -> LateGauge:
         return LateGauge(name, text, self.registry)

@@ -1,12 +1,20 @@
-"""Texts for people: the agent's status and the pool's, from the same trees that `--json` prints."""
+"""Texts for people: the agent's status and the pool's, from the same trees that `--json` prints.
+
+The status comes from whatever holds the agent's port: it is shown part by part, each checked first
+(`agent.status_parts`). A part that is not there, or has another form, is named in place of being shown.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.texts import legible
+import msgspec
+
+from agent import status_parts as parts
+from agent.errors import OperationError
+from agent.texts import legible, one_line
 from contracts.model import NANO, OperatorSet, Participant
 
 REFUSALS_SHOWN = 8
@@ -24,49 +32,83 @@ def ton_exact(nanoton: int) -> str:
     return (f"{whole}.{rest:09d}".rstrip("0") if rest else str(whole)) + " TON"
 
 
-def status_text(status: dict[str, Any]) -> str:
-    """The status of a running agent, a line a concern; what is wrong comes with its reason."""
-    chain, evidence, work, close, settled = (status[key] for key in ("chain", "evidence", "work", "close", "settled"))
-    lines = [
-        f"agent     {status['version']}, up {status['uptime_s']} s, node {status['node_key'][:16]}",
-        f"chain     {_chain_text(chain)}",
-        *(f"peers     {text}" for text in _peers_texts(status["peers"], status["reach"])),
-        *(f"peers     {key}: {reason}" for key, reason in status["not_dialled"].items()),
-        *(f"evidence  {text}" for text in _evidence_texts(evidence, status["time_s"])),
-        f"work      {work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
-        + (f"; {work['error']}" if work["error"] else ""),
-    ]
-    lines += [f"pool      {text}" for text in _pool_texts(status["pool"])]
-    lines += [f"policy    {text}" for text in _policy_texts(status["policies"], status["time_s"])]
-    if status["entry"] is not None:
-        lines.append(f"entry     {_entry_text(status['entry'])}")
-    elif chain is not None and chain["seqno"] is not None:
-        lines.append("entry     none: this node key is not registered and earns nothing: gpupool pool register")
-    if not status["is_own_log_known"]:
-        lines.append("log       waiting for operators to say how far they know it")
-    if close is not None:
-        view = "-" if close["view"] is None else close["view"]
-        lines.append(
-            f"close     epoch {close['epoch']}: view {view}, {close['observations']} observations, "
-            f"attested {close['attested_weight']} of {close['total_weight']}"
-            + (", certified" if close["certified"] else "")
-            + (f", waiting for {close['waiting_for']} objects of others" if close["waiting_for"] else "")
+def aligned(table: Sequence[Sequence[str]], *, left: int = 0) -> list[str]:
+    """The lines of a table (rows of equal length, at least one): its first `left` columns to the left, others right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
-    if settled is not None:
-        lines.append(f"settled   epoch {settled['epoch']}, root {settled['root'][:16]}")
+        for cells in table
+    ]
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """The status of a running agent, a line a concern; what is wrong comes with its reason.
+
+    Raises:
+        OperationError: it is no agent's status.
+    """
+    try:
+        agent = msgspec.convert(status, parts.AgentPart)
+    except msgspec.ValidationError as error:
+        raise OperationError(f"what answers is not an agent ({error}); see web.port") from error
+    version, node_key = legible(agent["version"]), legible(agent["node_key"][:16])
+    lines, untold = [f"agent     {version}, up {agent['uptime_s']} s, node {node_key}"], []
+    for name, form, texts in _PARTS:
+        try:
+            part = msgspec.convert(status, form)
+        except msgspec.ValidationError:
+            untold.append(name)
+        else:
+            lines += [f"{name:<10}{one_line(text)}" for text in texts(part)]
+    if untold:
+        names = ", ".join(untold)
+        lines.insert(
+            1,
+            f"agent     the agent that runs is of version {version}, and does not tell of {names} as this command "
+            "expects: restart it",
+        )
     return "\n".join(lines)
 
 
-def _chain_text(chain: dict[str, Any] | None) -> str:
+def _source_texts(part: parts.SourcesPart) -> list[str]:
+    """How each source stands, and what it wants its operator to know."""
+    texts = []
+    for source in part["sources"]:
+        name = source["source"] + (f"-{source['instance']}" if source["instance"] else "")
+        texts.append(f"{name}: {legible(source['error'] or source['provenance'] or 'not read yet')}")
+        texts += [f"{name}: {legible(note)}" for note in source["notes"]]
+    return texts
+
+
+def _own_texts(part: parts.OwnPart) -> list[str]:
+    """What this node got of the last settled epoch, why not more, and what is still to be claimed."""
+    own, claimable_nanoton = part["own"], part["claimable_nanoton"]
+    if own is None:
+        return []
+    score, total_score = own["score"], own["total_score"]
+    share = 100 * min(max(score, 0), total_score) / total_score if total_score > 0 else 0.0
+    metered = "" if own["metered_tokens"] is None else f" of {own['metered_tokens']:,} metered"
+    texts = [f"epoch {own['epoch']}: {own['tokens']:,} tokens credited{metered}, share {share:.1f} %"]
+    texts += [f"less, as {reason}" for reason in own["reasons"]]
+    if claimable_nanoton:
+        texts.append(f"{ton(claimable_nanoton)} to be claimed: gpupool pool claim")
+    return texts
+
+
+def _chain_texts(part: parts.ChainPart) -> list[str]:
+    chain = part["chain"]
     if chain is None or chain["seqno"] is None:
-        return "not reached yet"
+        return ["not reached yet"]
     text = f"block {chain['seqno']}, {chain['age_s']} s old; epoch {chain['epoch']}"
-    return "; ".join([text, *(chain[key] for key in ("error", "clock") if chain[key])])
+    return ["; ".join([text, *(reason for reason in (chain["error"], chain["clock"]) if reason)])]
 
 
-def _peers_texts(peers: Sequence[dict[str, Any]], reach: dict[str, int] | None) -> list[str]:
+def _peers_texts(part: parts.PeersPart) -> list[str]:
     """How many are connected, by role; what that is of the operators' weight; then each, those that are away first."""
-    roster = [peer for peer in peers if peer["in_roster"]]
+    roster, reach = [peer for peer in part["peers"] if peer["in_roster"]], part["reach"]
     counts = []
     for role in ("operator", "participant"):
         those = [peer for peer in roster if peer["role"] == role]
@@ -79,10 +121,12 @@ def _peers_texts(peers: Sequence[dict[str, Any]], reach: dict[str, int] | None) 
             lines.append("not more than two thirds of the operators' weight: as seen from here no epoch can settle")
     shown = sorted(roster, key=lambda peer: (peer["connected"], str(peer["role"])))
     lines += [f"{peer['node_key'][:16]} {_peer_text(peer)}" for peer in shown[:PEERS_SHOWN]]
-    return lines + ([f"and {len(shown) - PEERS_SHOWN} more, see --json"] if len(shown) > PEERS_SHOWN else [])
+    if len(shown) > PEERS_SHOWN:
+        lines.append(f"and {len(shown) - PEERS_SHOWN} more, see --json")
+    return lines + [f"{key}: {reason}" for key, reason in part["not_dialled"].items()]
 
 
-def _peer_text(peer: dict[str, Any]) -> str:
+def _peer_text(peer: parts.Peer) -> str:
     heard = "never heard" if peer["heard_ago_s"] is None else f"heard {peer['heard_ago_s']:.0f} s ago"
     rtt = "" if peer["rtt_ms"] is None or not peer["connected"] else f", rtt {peer['rtt_ms']} ms"
     source = f"address: {peer['address_from']}" if peer["address_from"] else "no address known"
@@ -90,13 +134,15 @@ def _peer_text(peer: dict[str, Any]) -> str:
     return f"{peer['role']} {'connected' if peer['connected'] else 'AWAY'}, {heard}{rtt}, {source}{errors}"
 
 
-def _pool_texts(pool: dict[str, Any] | None) -> list[str]:
+def _pool_texts(part: parts.PoolPart) -> list[str]:
     """What is out of the ordinary with the pool, and what it is about to change."""
+    pool = part["pool"]
     if pool is None:
         return []
     lines = []
     if pool["is_paused"]:
-        until = "the operators resume it" if pool["status"] == "paused" else _utc(pool["paused_until_s"])
+        until_s = pool["paused_until_s"]
+        until = "the operators resume it" if pool["status"] == "paused" or until_s is None else _utc(until_s)
         lines.append(f"paused until {until}: nothing settles; claims and withdrawals go on")
     if pool["status"] == "closed":
         lines.append("closed for ever: what was earned can be claimed, stakes can be withdrawn")
@@ -109,16 +155,16 @@ def _pool_texts(pool: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _policy_texts(policies: list[dict[str, Any]], now_s: int) -> list[str]:
+def _policy_texts(part: parts.PoliciesPart) -> list[str]:
     """What has to be done about the pool's policy, and until when."""
     lines = []
-    for policy in policies:
+    for policy in part["policies"]:
         if policy["is_held"]:
             continue
         name = policy["hash"][:16]
         if policy["epoch"] is None:
             when = f"proposed, not in force before {_utc(policy['from_s'])}"
-        elif policy["from_s"] > now_s:
+        elif policy["from_s"] > part["time_s"]:
             when = f"in force from epoch {policy['epoch']} on, which begins {_utc(policy['from_s'])} or later"
         else:
             when = f"epoch {policy['epoch']} is counted by it, and this agent cannot attest"
@@ -126,36 +172,75 @@ def _policy_texts(policies: list[dict[str, Any]], now_s: int) -> list[str]:
     return lines
 
 
-def _entry_text(entry: dict[str, Any]) -> str:
-    parts = [f"{entry['status']}, stake {ton(entry['stake_nanoton'])}, reputation {entry['reputation']}"]
-    if entry["pending_nanoton"]:
-        parts.append(f"{ton(entry['pending_nanoton'])} of it asked back, paid from {_utc(entry['withdraw_at_s'])} on")
-    if entry["held_nanoton"]:
-        parts.append(f"{ton(entry['held_nanoton'])} slashed, open to appeal until {_utc(entry['held_until_s'])}")
+def _entry_texts(part: parts.EntryPart) -> list[str]:
+    entry, chain = part["entry"], part["chain"]
+    if entry is None:
+        is_known = chain is not None and chain["seqno"] is not None
+        return ["none: this node key is not registered and earns nothing: gpupool pool register"] if is_known else []
+    texts = [f"{entry['status']}, stake {ton(entry['stake_nanoton'])}, reputation {entry['reputation']}"]
+    if entry["withdraw_at_s"] is not None:
+        texts.append(f"{ton(entry['pending_nanoton'])} of it asked back, paid from {_utc(entry['withdraw_at_s'])} on")
+    if entry["held_until_s"] is not None:
+        texts.append(f"{ton(entry['held_nanoton'])} slashed, open to appeal until {_utc(entry['held_until_s'])}")
     if entry["not_earning"]:
-        parts.append(entry["not_earning"])
-    return "; ".join(parts)
+        texts.append(entry["not_earning"])
+    return ["; ".join(texts)]
+
+
+def _log_texts(part: parts.LogPart) -> list[str]:
+    return [] if part["is_own_log_known"] else ["waiting for operators to say how far they know it"]
+
+
+def _work_texts(part: parts.WorkPart) -> list[str]:
+    work = part["work"]
+    text = f"{work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
+    return ["; ".join([text, *([work["error"]] if work["error"] else [])])]
+
+
+def _close_texts(part: parts.ClosePart) -> list[str]:
+    close = part["close"]
+    if close is None:
+        return []
+    view = "-" if close["view"] is None else close["view"]
+    return [
+        f"epoch {close['epoch']}: view {view}, {close['observations']} observations, "
+        f"attested {close['attested_weight']} of {close['total_weight']}"
+        + (", certified" if close["certified"] else "")
+        + (f", waiting for {close['waiting_for']} objects of others" if close["waiting_for"] else "")
+    ]
+
+
+def _settled_texts(part: parts.SettledPart) -> list[str]:
+    settled = part["settled"]
+    return [] if settled is None else [f"epoch {settled['epoch']}, root {settled['root'][:16]}"]
+
+
+def _books_texts(part: parts.BooksPart) -> list[str]:
+    reconciliation = part["reconciliation"]
+    return [] if reconciliation is None or not reconciliation["alarm"] else [reconciliation["alarm"]]
 
 
 def _utc(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _evidence_texts(evidence: dict[str, Any], now_s: int) -> list[str]:
+def _evidence_texts(part: parts.EvidencePart) -> list[str]:
     """Own evidence, what is wrong with it, and how that of the others stands."""
-    own = f"valid for {evidence['valid_until_s'] - now_s} s" if evidence["valid"] else "none in force"
-    if evidence["valid"] and evidence["own"] is not None and evidence["own"]["valid"]:
-        own += f" ({evidence['own']['tcb_status']}, {evidence['own']['measurement']})"
-    lines = [own]
+    evidence, until_s, own = part["evidence"], part["evidence"]["valid_until_s"], part["evidence"]["own"]
+    is_valid = evidence["valid"] and until_s is not None
+    lines = ["none in force" if not is_valid or until_s is None else f"valid for {until_s - part['time_s']} s"]
+    if is_valid and own is not None and own["valid"]:
+        lines[0] += f" ({own.get('tcb_status')}, {own.get('measurement')})"
     if evidence["alarm"]:
         lines.append(legible(evidence["alarm"]))
-    elif not evidence["valid"]:
+    elif not is_valid:
         lines = ["being made"]
     if evidence["place_taken_by"]:
-        lines.append(
-            f"{evidence['place_taken_by'][:16]} holds the place on this machine: work here earns nothing, for the pool "
-            "lets only so many nodes earn on one machine (work.machine_nodes_max)"
-        )
+        what, why = "this machine", "the pool lets only so many nodes earn on one machine (work.machine_nodes_max)"
+        if evidence.get("is_gpu_taken"):
+            what, why = "a GPU that this host proves", "one node alone earns with a GPU"
+        holder = evidence["place_taken_by"][:16]
+        lines.append(f"{holder} holds the place on {what}: work here earns nothing, for {why}")
     if evidence["collateral_error"]:
         lines.append(f"collateral is not renewed: {legible(evidence['collateral_error']['message'])}")
     peers, settled, missing = evidence["peers"], evidence["settled"], len(evidence["missing"])
@@ -164,17 +249,37 @@ def _evidence_texts(evidence: dict[str, Any], now_s: int) -> list[str]:
         since = f" ({len(settled)} as settled, the first until {_utc(min(settled.values()))})" if settled else ""
         refused = f"{len(peers) - held} refused or ran out"
         lines.append(f"of others: {held + len(settled)} in force{since}, {refused}, {missing} not seen")
-    lines += [
-        f"{node_key[:16]} {_refusal_text(peer)}" for node_key, peer in peers.items() if peer["error"] is not None
-    ][:REFUSALS_SHOWN]
+    refusals = ((node_key, _refusal_text(peer)) for node_key, peer in peers.items())
+    lines += [f"{node_key[:16]} {text}" for node_key, text in refusals if text is not None][:REFUSALS_SHOWN]
     return lines
 
 
-def _refusal_text(standing: dict[str, Any]) -> str:
-    error = standing["error"]
-    if error["code"] == "anchor_stale":
+def _refusal_text(standing: parts.Standing) -> str | None:
+    """Why evidence of another node does not count; None if it does."""
+    error = standing.get("error")
+    if error is None:
+        return None
+    if error["code"] == "anchor_stale" and "valid_until_s" in standing:
         return f"ran out at {_utc(standing['valid_until_s'])}, and no newer came"
-    return f"refused ({error['code']}): {legible(error['message'])}"
+    return f"refused ({error['code']}): {legible(error.get('message', 'no reason given'))}"
+
+
+_PARTS: tuple[tuple[str, Any, Callable[[Any], list[str]]], ...] = (
+    ("chain", parts.ChainPart, _chain_texts),
+    ("peers", parts.PeersPart, _peers_texts),
+    ("evidence", parts.EvidencePart, _evidence_texts),
+    ("work", parts.WorkPart, _work_texts),
+    ("source", parts.SourcesPart, _source_texts),
+    ("pool", parts.PoolPart, _pool_texts),
+    ("policy", parts.PoliciesPart, _policy_texts),
+    ("entry", parts.EntryPart, _entry_texts),
+    ("log", parts.LogPart, _log_texts),
+    ("close", parts.ClosePart, _close_texts),
+    ("settled", parts.SettledPart, _settled_texts),
+    ("own part", parts.OwnPart, _own_texts),
+    ("books", parts.BooksPart, _books_texts),
+)
+"""What a line begins with, what it is read from, and its text; in the order of the screen."""
 
 
 def operators_value(operators: OperatorSet, participants: Sequence[Participant]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ is away is waited for, with a warning once. What the machine asks the chain for 
    one when it was finalized (`agent.registries`). So every operator has the same.
 2. An epoch whose policy document is not held, whose registry cannot be read, or whose operators can sign no
    more, is not closed here; the reason is said.
+3. An epoch is opened when the worker contracts are read that count in it, or some time was given to that
+   (`agent.workers`); the chain is followed meanwhile.
 
 Source: PROTOCOL, "Epoch close" steps 1, 2, 7.
 """
@@ -23,6 +25,7 @@ from agent.epoch_watch import EpochWatch
 from agent.metrics import Metrics
 from agent.policies import NeededPolicy, Policies, needed_policies
 from agent.registries import Registries
+from agent.workers import Workers
 from contracts.chain import Block, Chain
 from contracts.errors import ChainUnavailableError, ContractsError
 from contracts.model import (
@@ -82,6 +85,7 @@ class Settling:
         reader: PoolReader,
         wallet: Address,
         registries: Registries,
+        workers: Workers,
         policies: Policies,
         metrics: Metrics,
         *,
@@ -93,6 +97,7 @@ class Settling:
         self._reader = reader
         self._wallet = wallet
         self._registries = registries
+        self.workers = workers
         self._policies = policies
         self._missing: frozenset[bytes] = frozenset()
         self._metrics = metrics
@@ -184,6 +189,8 @@ class Settling:
         assert view.state.operator_set is not None
         self.look(node)
         node.register(participant.node_key for participant in view.participants)
+        frame = await self._frame_of(view.state, view.rewards.open_epochs, view.block.time_s)
+        read = self.workers.of(frame, view.rewards.open_epochs[0].finalized_s) if frame is not None else None
         await node.handle(
             Advanced(
                 view=ChainView(
@@ -194,8 +201,9 @@ class Settling:
                     landed=view.rewards.landed,
                 ),
                 operators=view.state.operator_set,
-                frame=await self._frame_of(view.state, view.rewards.open_epochs, view.block.time_s),
+                frame=frame if read is not None else None,  # rule 3
                 witnessed_s=node.witness.seconds,
+                worker_tokens=read or {},
             )
         )
 
@@ -224,6 +232,7 @@ class Settling:
                 return None
             self._frame = EpochFrame(
                 epoch=oldest.epoch,
+                start_s=oldest.start_s,
                 end_s=oldest.end_s,
                 pot_nanoton=oldest.pot_nanoton,
                 operators=operators,
@@ -240,6 +249,16 @@ class Settling:
         if obstacle is not None and obstacle != self.view.obstacle:
             log.error("%s", obstacle)
         self.view.obstacle = obstacle
+
+    @property
+    def frame(self) -> EpochFrame | None:
+        """What the chain fixed for the epoch that is, or was last, to be settled."""
+        return self._frame
+
+    def settled_s(self, epoch: int) -> int | None:
+        """When the chain took this epoch's settlement (Unix seconds), if it was the last one."""
+        landed = self.view.rewards.landed if self.view.rewards is not None else None
+        return landed.settled_s if landed is not None and landed.epoch == epoch else None
 
     def open_epochs(self) -> tuple[OpenEpoch, ...]:
         """The epochs that wait for their settlement, as last seen."""

@@ -42,7 +42,8 @@ class Answers:
     pool: str
     policy_file: str
     liteservers: Sequence[tuple[str, int, str]]
-    engine_url: str
+    work: Mapping[str, Mapping[str, object]]
+    """The tables of what is measured, as ("engine", {"url": "http://127.0.0.1:8000/metrics"})."""
     attestation: Mapping[str, str | bool | None]
     """The keys of [attestation]; those that are None are left out."""
     data_dir: str = "data"
@@ -127,7 +128,7 @@ def config_text(answers: Answers) -> str:
     tables: dict[str, dict[str, object]] = {
         "pool": {"network": answers.network, "address": answers.pool, "policy_file": answers.policy_file},
         "chain": {},
-        "engine": {"url": answers.engine_url},
+        **{name: dict(keys) for name, keys in answers.work.items()},
         "attestation": dict(answers.attestation),
         "identity": {"node_key_file": NODE_KEY_NAME},
         "wallet": {"key_file": WALLET_KEY_NAME},

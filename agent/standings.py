@@ -11,7 +11,7 @@ from typing import Any
 
 from attestation.appraisal import Appraisal
 from attestation.errors import AnchorStaleError, AttestationError
-from gossip.settlement import Base
+from gossip.settlement import GPU_ID_BYTES, Base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,12 @@ class Standing:
         """The machine that it is of (32 bytes), None if it is refused."""
         return self.found.machine if isinstance(self.found, Appraisal) else None
 
+    @property
+    def gpus(self) -> frozenset[bytes]:
+        """The GPUs that it proves, as a settlement names them."""
+        found = self.found.gpus if isinstance(self.found, Appraisal) else ()
+        return frozenset(gpu.identity[:GPU_ID_BYTES] for gpu in found)
+
     def value(self, now_s: int) -> dict[str, Any]:
         """As JSON."""
         refusal = self.refusal(now_s)
@@ -71,6 +77,14 @@ class Standing:
                 "gpus": len(self.found.gpus),
             }
         return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who has the place that this node claims: all there are on its machine, or (`is_gpu`) that on one of its GPUs."""
+
+    node_key: bytes
+    is_gpu: bool
 
 
 def settled_evidence(
@@ -90,14 +104,18 @@ def settled_evidence(
 
 def place_taken_by(
     node_key: bytes, standings: Mapping[bytes, Standing], base: Base, *, nodes_max: int, now_s: int
-) -> bytes | None:
-    """Who holds the place on this node's machine, if others hold all there are (`work.machine_nodes_max`)."""
+) -> Holder | None:
+    """Who holds the place on this node's machine, if others hold all there are (`work.machine_nodes_max`), or a GPU."""
     own = standings.get(node_key)
     if own is None or own.machine is None:
         return None
-    holders = [
-        key
+    in_force = {
+        key: [window for window in reading.evidence if window.until_s >= now_s]
         for key, reading in base.readings.items()
-        if any(window.machine == own.machine and window.until_s >= now_s for window in reading.evidence)
-    ]
-    return holders[0] if node_key not in holders and len(holders) >= nodes_max else None
+    }
+    holders = [key for key, windows in in_force.items() if any(w.machine == own.machine for w in windows)]
+    if node_key not in holders and len(holders) >= nodes_max:
+        return Holder(node_key=holders[0], is_gpu=False)
+    held = {gpu for window in in_force.get(node_key, ()) for gpu in window.gpus}
+    sharing = (key for key, ws in in_force.items() if any((own.gpus - held).intersection(w.gpus) for w in ws))
+    return next((Holder(node_key=key, is_gpu=True) for key in sharing if key != node_key), None)

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from agent.gossiping import Gossiping
-from agent.measuring import Measuring
+from agent.measuring import sources_value
 from agent.metrics import Metrics
 from agent.policies import needed_policies
 from agent.screens import ton_exact
 from agent.settling import Settling
-from agent.standings import place_taken_by, settled_evidence
+from agent.standings import Holder, place_taken_by, settled_evidence
 from agent.verdicts import Verdicts
 from contracts.model import NANO, CertificateKind, Participant, ParticipantStatus, PoolState
 from gossip.coverage import BARRED
 from gossip.node import Node
+from gossip.records import Unit
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
@@ -42,9 +43,14 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "policies": _policies(agent),
         "entry": _entry(agent.entry, agent.settling),
         "evidence": _evidence(agent, now_s),
-        "work": _work(agent.measuring, node),
+        "work": _work(agent, node),
+        "sources": sources_value(agent.measuring.measured),
+        "own": agent.books.own,
+        "reconciliation": agent.books.reconciliation.value() if agent.books.reconciliation is not None else None,
+        "claimable_nanoton": _claimable_nanoton(agent),
         "peers": _peers(gossiping),
         "not_dialled": gossiping.not_dialled() if gossiping is not None else {},
+        "dialled_at": list(gossiping.own_addresses()) if gossiping is not None else None,
         "reach": _reach(gossiping),
         "close": _close(node),
         "settled": _settled(agent.settling, node),
@@ -112,11 +118,12 @@ def _evidence(agent: Agent, now_s: int) -> dict[str, Any]:
     value["settled"] = {key.hex(): until_s for key, until_s in settled.items()}
     value["missing"] = [key.hex() for key in others if key not in standings and key not in settled]
     holder = place_holder(agent, now_s)
-    value["place_taken_by"] = None if holder is None else holder.hex()
+    value["place_taken_by"] = None if holder is None else holder.node_key.hex()
+    value["is_gpu_taken"] = holder is not None and holder.is_gpu
     return value
 
 
-def place_holder(agent: Agent, now_s: int) -> bytes | None:
+def place_holder(agent: Agent, now_s: int) -> Holder | None:
     """Who holds this machine's place, so that work here earns nothing; None if nobody else does."""
     if agent.node is None:
         return None
@@ -199,14 +206,26 @@ def _entry(entry: Participant | None, settling: Settling | None) -> dict[str, An
     }
 
 
-def _work(measuring: Measuring, node: Node | None) -> dict[str, Any]:
-    measured = measuring.measured
+def _claimable_nanoton(agent: Agent) -> int | None:
+    """What the own address has earned and the chain has not paid yet; None: not known here."""
+    view = agent.settling.view if agent.settling is not None else None
+    if view is None or view.rewards is None or agent.entry is None or agent.books.own is None:
+        return None
+    paid: int = view.rewards.paid_nanoton.get(agent.entry.address.account, 0)
+    return max(0, int(agent.books.own["earned_nanoton"]) - paid)
+
+
+def _work(agent: Agent, node: Node | None) -> dict[str, Any]:
+    """What was measured since the start, by the pool's kind of source."""
+    measured, work = agent.measuring.measured, agent.policies.in_force.work
+    views = [view for place, view in measured.sources.items() if place[0] == work.kind]
     return {
-        "tokens": measured.tokens,
-        "tasks": measured.tasks,
+        "source": work.source,
+        "tokens": measured.amount(work.kind, work.token_units),
+        "tasks": measured.amount(work.kind, [Unit.TASK]),
         "windows": measured.windows,
-        "sampled_s": measured.sampled_s,
-        "error": measured.error,
+        "sampled_s": max((view.sampled_s for view in views if view.sampled_s is not None), default=None),
+        "error": agent.measuring.measured.error_of(work.kind),
         "head": node.logs[node.key.public].head.seq if node is not None else None,
     }
 
@@ -251,6 +270,7 @@ def _close(node: Node | None) -> Mapping[str, Any] | None:
     return {
         "epoch": progress.epoch,
         "view": progress.view,
+        "operators": progress.operators,
         "observations": progress.observations,
         "attested_weight": progress.attested_weight,
         "total_weight": progress.total_weight,

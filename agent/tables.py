@@ -98,11 +98,56 @@ class P2pTable(Table, frozen=True):
     """Between two questions to a peer where the others are."""
 
 
-class EngineTable(Table, frozen=True):
-    url: str
-    """The engine's Prometheus endpoint, `http://127.0.0.1:8000/metrics`."""
+class MeterTable(Table, frozen=True):
+    """How work is measured, whatever the source."""
+
     sample_interval_s: float = 10.0
+    """Between two readings of the sources."""
     window_s: int = 60
+    """Length of a work window; idle ones grow longer."""
+    disagreement_max: float = 0.2
+    """An alarm is raised where own counters, receipts and the chain are farther apart than this share."""
+    samples_kept_days: float = 7.0
+    """How long readings are kept, so that a record can be explained."""
+
+
+class EngineTable(Table, frozen=True):
+    """Inference engines whose own counters tell what they did: vLLM, SGLang, TGI, llama.cpp."""
+
+    url: str | tuple[str, ...]
+    """The engine's Prometheus endpoint, `http://127.0.0.1:8000/metrics`, or a list: one per engine."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+
+class CocoonTable(Table, frozen=True):
+    """Cocoon workers on this host, whose engines nobody outside of their guests can see."""
+
+    workers: tuple[int, ...] = (0,)
+    """Numbers of the workers: the n-th answers on port 12000 + 10 n."""
+    host: str = "127.0.0.1"
+    urls: tuple[str, ...] = ()
+    """Where they answer, if not there: `http://127.0.0.1:12000`, in the order of `workers`."""
+    access_hash: str | None = None
+    """The worker's `access_hash`, if its port asks for one."""
+    health: bool = True
+    """Whether the guests' health service is asked, over vsock."""
+
+
+class GpusTable(Table, frozen=True):
+    """The host's own GPUs. With a Cocoon worker they belong to the guest, and there is nothing to see."""
+
+    nvml: bool = False
+    """Whether NVIDIA's driver is read."""
+
+
+class ReceiptsTable(Table, frozen=True):
+    """Where gateways and clients hand in receipts, by HTTP."""
+
+    port: int
+    host: str = "127.0.0.1"
 
 
 class AttestationTable(Table, frozen=True):

@@ -17,12 +17,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from agent.anchors import Anchors
-from agent.journal import Journal
 from agent.policies import Policies
 from agent.standings import Refusal, Standing
 from attestation.appraisal import Appraisal
@@ -32,7 +31,7 @@ from attestation.evidence import Attachments, Evidence, appraise_evidence
 from attestation.policy import AttestationPolicy
 from attestation.verify import Verifier
 from contracts.chain import Chain
-from gossip.coverage import Approval
+from gossip.coverage import Approval, Gpu
 from gossip.epoch_events import Anchor, DataArrived, ObjectId
 from gossip.errors import DataUnavailableError
 from gossip.node import Node
@@ -56,17 +55,24 @@ class _Pending:
     found: Appraisal | Refusal | None = None
 
 
+class AttachmentStore(Protocol):
+    """What holds the attachments of evidence: the journal, or an audited bundle."""
+
+    def attachment(self, digest: bytes) -> bytes | None:
+        """What is kept under this SHA-256."""
+
+
 class Verdicts:
     """Judges evidence by the policies held, up to `root` (DER); `standings` tells how everybody stands."""
 
-    def __init__(self, pool: PoolId, policies: Policies, root: bytes, journal: Journal) -> None:
+    def __init__(self, pool: PoolId, policies: Policies, root: bytes, attachments: AttachmentStore) -> None:
         self._pool = pool
         self._policies = policies
         self.rules = {policy.hash: AttestationPolicy.from_mapping(policy.attestation) for policy in policies}
         """The attestation part of each policy held, by the policy's hash."""
         self.anchors = Anchors()
         self._verifier = Verifier(root)
-        self._journal = journal
+        self._store = attachments
         self._verdicts: dict[bytes, Approval | None] = {}
         """By digest of policy and evidence: the pure part of the verdict, None if it is a refusal."""
         self._collateral: dict[bytes, Collateral] = {}
@@ -128,9 +134,7 @@ class Verdicts:
         except AttestationError:
             self._verdicts[key] = None
             raise
-        self._verdicts[key] = Approval(
-            from_s=appraisal.valid_from_s, until_s=appraisal.valid_until_s, machine=appraisal.machine
-        )
+        self._verdicts[key] = approval_of(appraisal)
         return appraisal
 
     def _attachments(self, body: EvidenceBody) -> Attachments:
@@ -146,7 +150,7 @@ class Verdicts:
         return Attachments(collateral=collateral, gpu=gpu, handshake=handshake)
 
     def _stored(self, digest: bytes) -> bytes:
-        stored = self._journal.attachment(digest)
+        stored = self._store.attachment(digest)
         if stored is None:
             missing = ObjectId(kind="attachment", id=digest)
             raise DataUnavailableError("what evidence names is not here yet", frozenset({missing}))
@@ -214,6 +218,16 @@ class Verdicts:
         self.standings[record.node_key] = Standing(record=record.hash, seq=record.seq, found=found)
         if isinstance(found, Refusal):
             log.warning("evidence of %s refused (%s): %s", record.node_key.hex()[:16], found.code, found.message)
+
+
+def approval_of(appraisal: Appraisal) -> Approval:
+    """What the tally needs of an appraisal."""
+    return Approval(
+        from_s=appraisal.valid_from_s,
+        until_s=appraisal.valid_until_s,
+        machine=appraisal.machine,
+        gpus=tuple(Gpu(identity=gpu.identity, model=gpu.model) for gpu in appraisal.gpus),
+    )
 
 
 def anchor_of(body: EvidenceBody) -> Anchor:

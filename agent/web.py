@@ -6,7 +6,8 @@ Requests are untrusted.
 1. The listener binds to a loopback address; another one needs `allowed_hosts`, so that it is never an accident.
 2. A request whose Host header names another host is refused: a web page that rebinds its own name to
    127.0.0.1 must not read this listener.
-3. GET and HEAD only; nothing here changes state.
+3. The pages here take GET and HEAD only, and change no state. Receipts come in at a listener of their own, to which the
+   first two rules apply as well (`agent.receipts`).
 4. `/-/healthy` says whether the process does its work (a supervisor restarts it if not), `/-/ready` whether
    the pool can count on it now. Both give the reason in one line.
 """
@@ -78,11 +79,18 @@ async def serve_web(
         PortInUseError: another process listens there.
         ConfigError: the address is not this host's, or not loopback without `allowed_hosts`.
     """
+    await serve_local(web_app(registry, probes), config, task_status=task_status)
+
+
+async def serve_local(
+    app: ASGIApp, config: WebConfig, *, task_status: TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve an application for this host alone (rules 1 and 2), as `serve_web` does."""
     listener = bind(config)
     host, port = listener.getsockname()[:2]
-    app = OnlyFor(web_app(registry, probes), frozenset({"localhost", "127.0.0.1", "::1", *config.allowed_hosts}))
+    guarded = OnlyFor(app, frozenset({"localhost", "127.0.0.1", "::1", *config.allowed_hosts}))
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_app, app, listener)
+        await nursery.start(serve_app, guarded, listener)
         task_status.started((host, port))
 
 

@@ -7,18 +7,25 @@ import platform
 import sys
 from functools import partial
 
-from benchmarks import attestation, gossip, idle, records, scale, settlement
+from benchmarks import attestation, audit, gossip, idle, ledger, nvml, records, scale, settlement
 
 BENCHMARKS = {
     "attestation": attestation.run,
+    "audit": audit.run,
     "records": records.run,
     "gossip": gossip.run,
     "idle": idle.run,
+    "ledger": ledger.run,
+    "nvml": nvml.run,
     "settlement": settlement.run,
     "scale": scale.run,
 }
-ON_DEMAND = {"scale-large": partial(scale.run, scale.LARGE)}
-"""These take long, and are run when they are named."""
+ON_DEMAND = {
+    "audit-large": partial(audit.run, audit.LARGE),
+    "scale-large": partial(scale.run, scale.LARGE),
+    "nvml-gpu": nvml.run_on_gpu,
+}
+"""These take long, or need a GPU, and are run when they are named."""
 
 
 def main() -> int:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import get_args
 
 from attestation.gpu_policy import GpuGoldenTable
 from attestation.policy import DEBUG_GROUP, AttestationPolicy
 from attestation.types import PlatformFlag, TcbStatus, TdAttribute
-from gossip.policy import Quality, Score, Timing, Work
+from gossip.policy import Audit, Quality, Receipts, Reputation, Score, Timing, Work
 
 _ATTESTATION = "attestation"
 _KEYS = {
-    "": ("timing", "work", "score", "quality", _ATTESTATION),
+    "": ("timing", "work", "receipts", "score", "quality", "audit", "reputation", _ATTESTATION),
     "timing": Timing.__struct_fields__,
     "work": Work.__struct_fields__,
-    "score": Score.__struct_fields__,
+    "receipts": Receipts.__struct_fields__,
+    "score": ("strategy", *dict.fromkeys(name for each in get_args(Score) for name in each.__struct_fields__)),
     "quality": Quality.__struct_fields__,
+    "audit": Audit.__struct_fields__,
+    "reputation": Reputation.__struct_fields__,
     _ATTESTATION: tuple(AttestationPolicy().to_mapping()),
     "attestation.measurements": ("name", "mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3"),
     "attestation.gpu_measurements": GpuGoldenTable.__struct_fields__,
@@ -30,6 +34,9 @@ _KEYS = {
 _CHOICES = {
     "attestation.tcb_statuses": [status.value for status in TcbStatus if status is not TcbStatus.REVOKED],
     "attestation.platform_flags_allowed": [flag.value for flag in PlatformFlag],
+    "work.source": ["engine", "cocoon"],
+    "receipts.ceiling": ["none", "receipts", "worker-contract"],
+    "score.strategy": [str(each.__struct_config__.tag) for each in get_args(Score)],
     **{f"attestation.{key}": ['"any"', "a list"] for key in ("mr_seams", "fmspcs", "ppids_allowed")},
 }
 """What a value may be, where it is one of a few."""
@@ -37,7 +44,7 @@ _TD_ATTRIBUTES = [str(bit.name) for bit in TdAttribute if not bit & DEBUG_GROUP]
 
 _MSGSPEC = re.compile(r"(?P<what>(?:Object|Expected|Invalid|Cannot).*?)(?: - at `\$\.?(?P<place>[^`]*)`)?")
 _FIELD = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>[^`]*)`")
-_ENUM = re.compile(r"Invalid enum value (?P<value>.*)")
+_ENUM = re.compile(r"Invalid (?:enum )?value (?P<value>.*)")
 _OWN = re.compile(r"[a-z0-9_.]+: .*", re.DOTALL)
 
 

@@ -15,11 +15,12 @@ from agent.pool.values import span
 from attestation.policy import AttestationPolicy, Measurement
 from attestation.providers.software import SOFTWARE_MEASUREMENT
 from attestation.types import TcbStatus, TdAttribute
-from gossip.policy import PoolPolicy
+from gossip.policy import HybridScore, PoolPolicy, Score, TieredScore, WeightedScore
 
 EVIDENCE_AGE_SHORT_S = 600
 EVIDENCE_AGE_LONG_S = 2 * 86_400
 GRACE_LONG_S = 90 * 86_400
+CARRY_LONG_S = 3_600
 
 WORDS = {
     "measurements": "guest images that may run, by MRTD and RTMRs: a quote that matches none is refused, so an empty "
@@ -79,7 +80,36 @@ def remarks(policy: AttestationPolicy, pool: PoolPolicy | None) -> tuple[Remark,
         found.append(_note("work.machine_nodes_max", f"{pool.work.machine_nodes_max} nodes may earn on one machine"))
     if pool is not None and pool.work.anchor_age_max_s <= policy.evidence_age_max_s:
         found.append(_danger("work.anchor_age_max_s", "evidence may be older than that, and then counts nothing"))
+    if pool is not None:
+        found += _of_work(pool)
     return tuple(sorted(found, key=lambda remark: remark.level))
+
+
+def _of_work(pool: PoolPolicy) -> Iterator[Remark]:
+    """docs/cheating.md has what each of these is worth to a cheat."""
+    if pool.receipts.ceiling == "none":
+        text = "nobody but the host says what it did: an idle one with a fake engine earns a full share"
+        yield _danger("receipts.ceiling", text)
+    if not pool.work.gpu_tokens_per_s:
+        yield _note("work.gpu_tokens_per_s", "tokens are bounded by tokens_per_s_max alone, whatever the GPUs are")
+    if pool.work.witness_carry_s > CARRY_LONG_S:
+        carried = span(pool.work.witness_carry_s)
+        yield _note("work.witness_carry_s", f"work may be put off by {carried}, to an epoch that pays more")
+    if (key := _paid_quality(pool.score)) is not None:
+        yield _note(f"score.{key}", "quality is the host's own word")
+
+
+def _paid_quality(score: Score) -> str | None:
+    """The key by which a strategy pays for quality; None if it does not."""
+    match score:
+        case WeightedScore() if score.quality:
+            return "quality"
+        case TieredScore() if score.base < 1000:
+            return "base"
+        case HybridScore() if score.quality_max > score.quality_min:
+            return "quality_max"
+        case _:
+            return None
 
 
 def _of_images(policy: AttestationPolicy) -> Iterator[Remark]:

@@ -33,7 +33,8 @@ from agent.db.examining import Tell, examine
 from agent.errors import DamagedRowError, InvalidExportError, InvalidSourceError, JournalError
 from agent.journal import WINDOWS_KEPT, Journal, create_journal, open_journal
 from agent.journal_file import unsealed
-from agent.meter.work import WorkWindow, decode_state
+from agent.meter.work import decode_state
+from agent.pending import decode_pending
 from gossip import codec
 from gossip.errors import InvalidMessageError
 from gossip.records import ATTACHMENT_BYTES_MAX, PoolId, Record, parse_record, verify_record
@@ -253,7 +254,7 @@ class _Import:
                 self._meter = source, state
                 self._journal.keep_meter(source, state)
             case "window", [bytes(body)] if len(self._windows) < WINDOWS_KEPT:
-                msgspec.json.decode(body, type=WorkWindow)
+                decode_pending(body)
                 self._windows.append(body)
             case _:
                 raise InvalidMessageError(f"row: {str(kind)!r:.40} of this form is unknown")

@@ -28,7 +28,8 @@ import msgspec
 from agent.errors import DamagedRowError, InvalidSourceError
 from agent.journal import message_id
 from agent.journal_file import UNREADABLE, unlinked, unsealed
-from agent.meter.work import WorkWindow, decode_state
+from agent.meter.work import decode_state
+from agent.pending import decode_pending
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import GENESIS, Head
 from gossip.records import EvidenceBody, PoolId, UnverifiedRecord, parse_record, verify_record
@@ -186,7 +187,7 @@ class _Examiner:
         for number, *row in self._rows("window", "id, body, crc", "id"):
             with self._finding("window", f"{number}"):
                 (body,) = unsealed(row)
-                msgspec.json.decode(body, type=WorkWindow)
+                decode_pending(body)
 
     def _rows(self, table: str, columns: str, order: str) -> Iterator[Any]:
         rows = self._database.execute(f"SELECT {columns} FROM {table} ORDER BY {order}")

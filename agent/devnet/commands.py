@@ -40,11 +40,13 @@ class OwnerCommands:
         await run_json("hand-over", ["pool", "hand-over", *self._access, f"--pool={pool}", *consent])
 
 
-async def register_all(seats: Sequence[Seat]) -> None:
-    """Register every seat's agent, a few at a time."""
+async def register_all(seats: Sequence[Seat], worker_of: Callable[[Seat], Address | None]) -> None:
+    """Register every seat's agent, with its Cocoon worker contract if it has one, a few at a time."""
 
     async def register(seat: Seat) -> None:
-        arguments = [f"--config={seat.config}", f"--stake={STAKE_TON}", "--json"]
+        worker = worker_of(seat)
+        more = [f"--worker={worker}"] if worker is not None else []
+        arguments = [f"--config={seat.config}", f"--stake={STAKE_TON}", "--json", *more]
         await run_json(f"register {seat.name}", ["pool", "register", *arguments])
 
     await _few_at_a_time(register, seats)

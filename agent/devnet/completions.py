@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 MODEL = "devnet/tiny-random"
 PROMPT_TOKENS_MAX = 8192
+SERVED_KEPT_S = 3600
 _TTFT_BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _E2E_BUCKETS_S = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0)
 _LABELS = ("model_name", "engine")
@@ -40,13 +41,23 @@ class Completion:
 
 
 class Model:
-    """Completions by seed. `restart` is what a restarted engine looks like: counters at zero, a new start time."""
+    """Completions by seed. `restart` is what a restarted engine looks like: counters at zero, a new start time.
 
-    def __init__(self, seed: int, speed: Speed, *, error_per_mille: int = 0) -> None:
+    An honest one has no `inflation`: its metrics count each token so many times. One that `is_idle` serves nobody,
+    whatever its metrics say.
+    """
+
+    def __init__(
+        self, seed: int, speed: Speed, *, error_per_mille: int = 0, inflation: int = 1, is_idle: bool = False
+    ) -> None:
         self._random = random.Random(seed)
         self._speed = speed
         self._error_per_mille = error_per_mille
+        self._inflation = inflation
+        self._is_idle = is_idle
         self.vllm = VllmMetrics()
+        self.served: dict[int, int] = {}
+        """What was delivered in truth: tokens by the second (Unix) in which their request ended; for a gateway."""
 
     def restart(self) -> None:
         self.vllm = VllmMetrics()
@@ -63,18 +74,25 @@ class Model:
         started = trio.current_time()
         vllm.running.inc()
         try:
-            vllm.prompt_tokens.inc(prompt_tokens)
+            vllm.prompt_tokens.inc(prompt_tokens * self._inflation)
             await trio.sleep(self._speed.prompt_s)
             vllm.first_token.observe(trio.current_time() - started)
             await trio.sleep(tokens * self._speed.token_s)
         finally:
             vllm.running.dec()
         reason = "error" if failed else "length" if tokens == tokens_max else "stop"
-        vllm.generation_tokens.inc(tokens)
+        vllm.generation_tokens.inc(tokens * self._inflation)
         vllm.finished[reason].inc()
+        if not (failed or self._is_idle):
+            self._note_served(int(time.time()), prompt_tokens + tokens)
         vllm.latency.observe(trio.current_time() - started)
         text = " ".join(self._random.choices(_WORDS, k=tokens))
         return Completion(text=text, prompt_tokens=prompt_tokens, generation_tokens=tokens, finish_reason=reason)
+
+    def _note_served(self, now_s: int, tokens: int) -> None:
+        self.served[now_s] = self.served.get(now_s, 0) + tokens
+        for time_s in [time_s for time_s in self.served if time_s < now_s - SERVED_KEPT_S]:
+            del self.served[time_s]
 
 
 class VllmMetrics:

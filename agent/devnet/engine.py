@@ -1,7 +1,8 @@
 """An inference engine to measure where there is none: vLLM's HTTP face over a seeded stand-in model.
 
 Serves POST /v1/completions and /v1/chat/completions, GET /v1/models, /health and /metrics on loopback, under
-its own load, and can misbehave as engines do: restart (counters from zero), refuse scrapes, abort, fail.
+its own load, and can misbehave as engines do: restart (counters from zero), refuse scrapes, abort, fail. It can lie,
+too: count tokens several times, or such as nobody asked for; GET /devnet/served tells a gateway the truth.
 Not for production: it computes nothing. Requests are untrusted: bounded, and refused in OpenAI's form.
 
     python -m agent.devnet.engine --port 8000 --seed 1 --rate 4
@@ -13,6 +14,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +62,7 @@ class EngineServer:
                 Route("/v1/models", self._models),
                 Route("/health", self._health),
                 Route("/metrics", self._metrics),
+                Route("/devnet/served", self._served),
             ]
         )
 
@@ -107,9 +110,23 @@ class EngineServer:
             return PlainTextResponse("refused\n", status_code=503)
         return Response(generate_latest(self.model.vllm.registry), media_type=CONTENT_TYPE_LATEST)
 
+    async def _served(self, request: Request) -> Response:
+        """Tokens by second, of the seconds after `after_s` that are over."""
+        after_s, now_s = request.query_params.get("after_s", "0"), int(time.time())
+        if not after_s.isdecimal() or len(after_s) > 12:
+            return _RefusedError("after_s: expected Unix seconds").response()
+        over = [[time_s, tokens] for time_s, tokens in self.model.served.items() if int(after_s) < time_s < now_s]
+        return JSONResponse({"served": sorted(over)})
+
 
 async def _run(options: argparse.Namespace) -> None:
-    model = Model(options.seed, Speed(), error_per_mille=options.error_per_mille)
+    model = Model(
+        options.seed,
+        Speed(),
+        error_per_mille=options.error_per_mille,
+        inflation=options.inflation,
+        is_idle=options.idle,
+    )
     server = EngineServer(model)
     listener = bind(WebConfig(port=options.port))
     port = listener.getsockname()[1]
@@ -199,6 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=4.0, help="own requests per second (0: none)")
     parser.add_argument("--abort-per-mille", type=int, default=0, help="own requests whose client hangs up")
     parser.add_argument("--error-per-mille", type=int, default=0, help="requests that fail inside the engine")
+    parser.add_argument("--inflation", type=int, default=1, help="count each token so many times")
+    parser.add_argument("--idle", action="store_true", help="count tokens of the own load, but serve nobody")
     parser.add_argument("--reset-every-s", type=float, default=0.0, help="restart the counters so often")
     parser.add_argument("--refuse-after-s", type=float, default=0.0, help="when to begin to refuse scrapes")
     parser.add_argument("--refuse-for-s", type=float, default=0.0, help="for how long to refuse them")

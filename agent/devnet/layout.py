@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from agent.setup import Answers, Peer, init_agent, make_keys, toml_table
 from attestation.policy import AttestationPolicy
@@ -17,6 +17,9 @@ from contracts.chain import LiteServer
 from contracts.devchain.network import DEVNET_GLOBAL_ID
 from contracts.model import Address
 from contracts.signing import SigningKey
+
+Tables: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Keys of a config or a policy, by table."""
 
 GLOBAL_ID = DEVNET_GLOBAL_ID
 WINDOW_S = 4
@@ -49,6 +52,10 @@ class Seat:
     wallet_key: SigningKey
     p2p_port: int
     web_port: int
+    receipts_port: int = 0
+    """Where a gateway hands in receipts, if there is one."""
+    machine: str = "platform"
+    """Folder of the software platform that it runs on, below or beside its own."""
     host: Host = Host()
 
     @property
@@ -79,64 +86,100 @@ def agent_name(index: int) -> str:
 
 
 def prepare_seats(
-    directory: Path, count: int, now_s: int, host_of: Callable[[str], Host] = lambda name: Host()
+    directory: Path,
+    count: int,
+    now_s: int,
+    host_of: Callable[[str], Host] = lambda name: Host(),
+    *,
+    are_last_on_one_machine: bool = False,
 ) -> list[Seat]:
-    """Make keys and software TDX machines for `count` agents below `directory`; `host_of` is asked by their names."""
+    """Make keys and software TDX machines for `count` agents below `directory`; `host_of` is asked by their names.
+
+    With `are_last_on_one_machine` the last one has no machine of its own: it is on that of the one before.
+    """
     root = SoftwareRoot.create(directory / "tdx-root", now_s=now_s)
-    ports = free_ports(2 * count)
+    ports = free_ports(3 * count)
     seats = []
     for index in range(count):
-        folder = directory / agent_name(index)
+        folder, machine = directory / agent_name(index), "platform"
         node_key, wallet_key = make_keys(folder)
-        SoftwarePlatform.create(folder / "platform", root=root)
+        if are_last_on_one_machine and index == count - 1:
+            machine = f"../{agent_name(index - 1)}/platform"
+        else:
+            SoftwarePlatform.create(folder / machine, root=root)
         seats.append(
             Seat(
                 index=index,
                 directory=folder,
                 node_key=node_key,
                 wallet_key=wallet_key,
-                p2p_port=ports[2 * index],
-                web_port=ports[2 * index + 1],
+                p2p_port=ports[3 * index],
+                web_port=ports[3 * index + 1],
+                receipts_port=ports[3 * index + 2],
+                machine=machine,
                 host=host_of(agent_name(index)),
             )
         )
     return seats
 
 
-def write_policy(path: Path, epoch_s: int, agents: int) -> str:
-    """Write the pool's policy: short steps, so that an epoch settles in seconds; returns its text."""
+def write_policy(path: Path, epoch_s: int, agents: int, demands: Tables | None = None) -> str:
+    """Write the pool's policy: short steps, so that an epoch settles in seconds; returns its text.
+
+    `demands` are keys by table that are to be otherwise than usual.
+    """
     attestation = AttestationPolicy(
         measurements=(SOFTWARE_MEASUREMENT,), evidence_age_max_s=max(90, 4 * epoch_s)
     ).to_mapping()
     tables: dict[str, dict[str, Any]] = {
         "timing": {"settle_delay_s": 4, "collect_s": 3, "view_s": 8, "stage_s": 3},
         "work": {
+            "source": "engine",
             "window_max_s": 60,
             "token_units": [1, 2],
             "tokens_per_s_max": 100_000,
-            "witness_bucket_s": 5 * _slower(agents),
+            "gpu_tokens_per_s": {},
+            "tokens_per_task_min": 10,
+            "witness_bucket_s": 5 * slower(agents),
             "witness_carry_s": 86_400,
             "anchor_age_max_s": 86_400,
             "machine_nodes_max": 1,
         },
+        "receipts": {
+            "ceiling": "none",
+            "signers": [],
+            "per_participant_max": 10_000,
+            "worker_codes": [],
+            "worker_proxies": [],
+        },
         "score": {"strategy": "weighted", "tokens": 500, "uptime": 200, "tasks": 200, "quality": 100},
         "quality": {"latency_p95_target_ms": 5_000, "failure_max_per_mille": 100},
+        "audit": {"outlier_mads": 6, "picks": 1},
+        "reputation": {
+            "settled": 2,
+            "evidence_failed": 20,
+            "offline": 10,
+            "offline_after_s": 86_400,
+            "forked": 200,
+        },
         "attestation": attestation,
     }
+    for name, keys in (demands or {}).items():
+        tables[name] |= keys
     text = "".join(toml_table(f"[{name}]", table) for name, table in tables.items())
     path.write_text(text)
     return text
 
 
 def write_config(
-    seat: Seat, seats: Sequence[Seat], pool: Address, policy: Path, root: Path, server: LiteServer, engine_url: str
+    seat: Seat, seats: Sequence[Seat], pool: Address, policy: Path, root: Path, server: LiteServer, work: Tables
 ) -> None:
-    """Write a seat's config and empty journal, as `gpupool init` does.
+    """Write a seat's config and empty journal, as `gpupool init` does. `work` are the tables of what it measures.
 
     The config names one other seat; where the rest are, the agents find out.
     """
     seeds = [other for other in seats if other is not seat][:1]
-    slower = _slower(len(seats))
+    pace = slower(len(seats))
     init_agent(
         seat.directory,
         Answers(
@@ -144,26 +187,26 @@ def write_config(
             pool=str(pool),
             policy_file=str(policy),
             liteservers=[(server.host, server.port, base64.b64encode(server.public_key).decode())],
-            engine_url=engine_url,
-            attestation={"provider": "software", "software_dir": "platform", "software_root_file": str(root)},
+            work=work,
+            attestation={"provider": "software", "software_dir": seat.machine, "software_root_file": str(root)},
             listen=[seat.p2p_address],
             peers=[Peer(node_key=seed.node_key.public.hex(), addresses=[seed.p2p_address]) for seed in seeds],
             web_port=seat.web_port,
             more={
                 "chain": {"poll_interval_s": 1.0, "roster_interval_s": 5.0},
                 "p2p": {
-                    "sync_interval_s": 2.0 * slower,
-                    "close_interval_s": 1.0 * slower,
-                    "address_interval_s": 1.0 * slower,
+                    "sync_interval_s": 2.0 * pace,
+                    "close_interval_s": 1.0 * pace,
+                    "address_interval_s": 1.0 * pace,
                 },
-                "engine": {"sample_interval_s": SAMPLE_INTERVAL_S, "window_s": WINDOW_S * slower},
+                "meter": {"sample_interval_s": SAMPLE_INTERVAL_S, "window_s": WINDOW_S * pace},
                 "web": _web_table(seat.host),
             },
         ),
     )
 
 
-def _slower(agents: int) -> int:
+def slower(agents: int) -> int:
     """By how much so many agents say everything more seldom: 1 is at full pace."""
     return -(-agents // AGENTS_AT_FULL_PACE)
 

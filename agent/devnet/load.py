@@ -14,6 +14,12 @@ import trio
 from agent.devnet.completions import Model
 
 CONCURRENCY_MAX = 32
+PROMPT_TOKENS = (8, 256)
+TOKENS_MAX = (16, 192)
+"""Least and most of what a request asks for; all between are equally likely."""
+PROMPT_TOKENS_MEAN = sum(PROMPT_TOKENS) / 2
+GENERATION_TOKENS_MEAN = (1 + sum(TOKENS_MAX) / 2) / 2
+"""The model stops anywhere up to what was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +38,8 @@ def demands(seed: int, rate: float, abort_per_mille: int) -> Iterator[Demand]:
     while True:
         yield Demand(
             pause_s=source.expovariate(rate),
-            prompt_tokens=source.randint(8, 256),
-            tokens_max=source.randint(16, 192),
+            prompt_tokens=source.randint(*PROMPT_TOKENS),
+            tokens_max=source.randint(*TOKENS_MAX),
             aborted=source.randrange(1000) < abort_per_mille,
         )
 

@@ -30,6 +30,7 @@ from gossip.settlement import Settlement, verify_checkpoint
 POLL_S = 0.5
 HTTP_TIMEOUT_S = 2
 STEPS_BACK_MAX = 16
+CREDITED_HEAD = 4
 _TRANSACTIONS_LOOKED_AT = 32
 
 
@@ -99,6 +100,11 @@ class Onlooker:
         """Whether this agent said that it adopted everything that was noted."""
         settled = self.statuses.get(name, {}).get("settled") or {}
         return name not in self.down and settled.get("adopted_epoch", 0) >= self.settled_epoch
+
+    def has_worked(self, name: str) -> bool:
+        """Whether this agent's log holds work that counts: the first windows began before the evidence did."""
+        status = self.statuses.get(name)
+        return status is not None and (status["work"]["head"] or 0) >= CREDITED_HEAD
 
     async def look(self) -> None:
         """Look at the rewards contract once, and note what settled since the last look.

@@ -27,6 +27,7 @@ class Child:
         self.name = name
         self.log = log
         self._process = process
+        self._is_paused = False
         self.stopping = False
 
     @property
@@ -67,6 +68,18 @@ class Child:
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1][:300] if lines else f"no output (exit code {self.code})"
 
+    def pause(self) -> None:
+        """Have it stand still until `resume`; if it does already, or has ended, nothing happens."""
+        if not self._is_paused and self.code is None:
+            self._process.send_signal(signal.SIGSTOP)
+            self._is_paused = True
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        if self._is_paused and self.code is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._is_paused = False
+
     def kill(self) -> None:
         """Pull the plug: SIGKILL, nothing is saved."""
         self.stopping = True
@@ -75,6 +88,7 @@ class Child:
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL if it does not end in time."""
         self.stopping = True
+        self.resume()  # who stands still takes no other signal
         if self.code is None:
             self._process.terminate()
             with trio.move_on_after(STOP_TIMEOUT_S):

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,18 @@ import trio
 from rich.console import Console
 from rich.live import Live
 
+from agent.devnet.cheats import OF_TWO, STOPPED
 from agent.devnet.commands import STAKE_TON, OwnerCommands, claim_for, register_all
+from agent.devnet.credits import Crediting, Credits, credits_view
 from agent.devnet.layout import GLOBAL_ID, Seat, free_ports, prepare_seats, write_config, write_policy
 from agent.devnet.onlooker import HTTP_TIMEOUT_S, POLL_S, Landing, Onlooker
 from agent.devnet.options import DevnetOptions, require_options
 from agent.devnet.processes import Child, start
+from agent.devnet.proxy import CocoonWorks
 from agent.devnet.report import Books, Share, keep_books, report_table, report_value, shares
+from agent.devnet.stopping import stop_now_and_then
 from agent.devnet.view import Frame, live_view
+from agent.devnet.works import EngineWorks, Works
 from agent.errors import ConfigError, OperationError
 from agent.identity import create_key
 from contracts import layout
@@ -48,7 +53,6 @@ FUNDS_NANOTON = 1_000 * NANO
 PAYMENT_NANOTON = 10 * NANO
 CHAIN_OUTAGE_S = 8
 CLAIM_ROUNDS_MAX = 20
-CREDITED_HEAD = 4
 SETTLE_SLACK_S = 120
 """How long after its end an epoch may take before the run is given up."""
 
@@ -108,6 +112,9 @@ class Devnet:
         self._is_chaos_over = options.chaos is None
         self._started = time.monotonic()
         self._seats: list[Seat] = []
+        self._crediting: Crediting
+        self._credited: Credits | None = None
+        """In the end, if there is more to see than tokens and shares."""
 
     async def run(self) -> int | None:
         """Everything, in order; None if interrupted. Whatever happens, no process is left behind."""
@@ -125,21 +132,36 @@ class Devnet:
 
     async def _life_of_a_pool(self) -> int:
         self._say(f"pool of {self._options.agents} agents, {self._options.epochs} epochs of {self._options.epoch_s} s")
-        self._seats = prepare_seats(self._directory, self._options.agents, int(time.time()), self._options.host_of)
+        options = self._options
+        self._seats = prepare_seats(
+            self._directory,
+            options.agents,
+            int(time.time()),
+            options.host_of,
+            are_last_on_one_machine=options.cheat in OF_TWO,
+        )
         owner_key, customer_key = (create_key(self._directory / f"{name}.key") for name in ("owner", "customer"))
-        server = await self._start_chain([owner_key, customer_key, *(seat.wallet_key for seat in self._seats)])
+        works: Works
+        if options.source == "cocoon":
+            works = CocoonWorks(options, self._directory, self._say)
+        else:
+            works = EngineWorks(options, self._directory, self._say)
+        self._crediting = Crediting(self._seats, works, options.cheat)
+        funded = [owner_key, customer_key, *works.funded, *(seat.wallet_key for seat in self._seats)]
+        server = await self._start_chain(funded)
         async with open_chain([server]) as chain:
             customer = Wallet(chain, customer_key.seed, "v5r1", global_id=GLOBAL_ID)
             owner = OwnerCommands(self._directory / "owner.key", server)
             policy = self._directory / "policy.toml"
-            write_policy(policy, self._options.epoch_s, self._options.agents)
-            pool = await owner.deploy(policy, self._options.epoch_s)
+            write_policy(policy, options.epoch_s, options.agents, works.demands)
+            pool = await owner.deploy(policy, options.epoch_s)
             self._say(f"pool contracts deployed at {pool}")
-            engines = await self._start_engines()
+            tables = await works.begin(chain, self._seats, self._spawn)
+            self._say(f"{len(tables)} {'inference engines' if options.source == 'engine' else 'Cocoon workers'}")
             root_file = self._directory / "tdx-root" / "root.der"
-            for seat, url in zip(self._seats, engines, strict=True):
-                write_config(seat, self._seats, pool, policy, root_file, server, url)
-            await register_all(self._seats)
+            for seat in self._seats:
+                write_config(seat, self._seats, pool, policy, root_file, server, tables[seat.name])
+            await register_all(self._seats, works.worker_of)
             self._say(f"{len(self._seats)} participants registered with {STAKE_TON} TON each")
             await owner.hand_over(pool, len(self._seats))
             self._say("the owner handed the pool over to its operators")
@@ -149,7 +171,10 @@ class Devnet:
             async with httpx.AsyncClient(trust_env=False, timeout=HTTP_TIMEOUT_S) as http:
                 names = {self._wallet_of(seat): seat.name for seat in self._seats}
                 onlooker = Onlooker(chain, reader, self._seats, names, http, self._say)
-                await self._watch(reader, customer, server, onlooker)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(works.run, chain, pool, onlooker, lambda: self._last_epoch)
+                    await self._watch(reader, customer, server, onlooker)
+                    nursery.cancel_scope.cancel()
                 return await self._conclude(chain, reader, onlooker)
 
     async def _start_chain(self, funded: Sequence[SigningKey]) -> LiteServer:
@@ -169,44 +194,18 @@ class Devnet:
         """Start the chain's process: a new chain, or the one that stands on disk. Returns its ready line."""
         folder, genesis = self._directory / "chain", self._directory / "genesis.json"
         host = self._options.host_of("chain")
-        arguments = [
-            "--dir",
-            str(folder),
-            "--host",
-            host.address,
-            "--port",
-            str(port),
-            "--genesis",
-            str(genesis),
-            "--block-seconds",
-            str(BLOCK_S),
-        ]
+        place = ("--dir", folder, "--host", host.address, "--port", port)
+        program = ["-m", "contracts.devchain", *map(str, (*place, "--genesis", genesis, "--block-seconds", BLOCK_S))]
         log = self._directory / "chain.log"
-        program = ["-m", "contracts.devchain", *arguments]
         self._chain = await start("chain", program, log, reads_ready=True, prefix=host.prefix)
         self._children.append(self._chain)
         return await self._chain.read_ready()
 
-    async def _start_engines(self) -> list[str]:
-        """One inference engine per agent, each with a load of its own; the first may be a real server."""
-        urls = []
-        for seat in self._seats:
-            if seat.index == 0 and self._options.engine_url is not None:
-                urls.append(self._options.engine_url)
-                continue
-            rate = self._options.rate * (1 + seat.index / 2)
-            arguments = ["--seed", str(self._options.seed * 1000 + seat.index), "--rate", str(rate)]
-            child = await start(
-                f"engine-{seat.index}",
-                ["-m", "agent.devnet.engine", *arguments],
-                seat.directory / "engine.log",
-                reads_ready=True,
-                prefix=seat.host.prefix,
-            )
-            self._children.append(child)
-            urls.append((await child.read_ready())["metrics"])
-        self._say(f"{len(urls)} inference engines")
-        return urls
+    async def _spawn(self, name: str, program: Sequence[str], log: Path, seat: Seat) -> dict[str, Any]:
+        """Start a stand-in on a seat's host; its ready line."""
+        child = await start(name, program, log, reads_ready=True, prefix=seat.host.prefix)
+        self._children.append(child)
+        return await child.read_ready()
 
     async def _start_agent(self, seat: Seat) -> None:
         child = await start(seat.name, self._options.agent_arguments(seat), seat.log, prefix=seat.host.prefix)
@@ -222,6 +221,10 @@ class Devnet:
             self._events.clear()  # the live view shows what happens from here on; it was printed until here
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(onlooker.poll_agents)
+                if (cheat := self._options.cheat) in STOPPED:
+                    agent = self._agents[self._seats[-1].name]
+                    timing = (self._options.epoch_s, lambda: self._last_epoch)
+                    nursery.start_soon(stop_now_and_then, cheat, agent, onlooker, *timing)
                 if self._options.chaos is not None:
                     nursery.start_soon(self._make_chaos, self._options.chaos, server, onlooker)
                 while not self._is_over(onlooker):
@@ -262,8 +265,14 @@ class Devnet:
                 landing=onlooker.landings.get(onlooker.settled_epoch),
                 now_s=int(time.time()),
                 events=self._events,
+                credits=self._credits(onlooker) if self._crediting.is_shown else None,
             )
             self._live.update(live_view(frame))
+
+    def _credits(self, onlooker: Onlooker) -> Credits:
+        settlements = [onlooker.landings[epoch].settlement for epoch in sorted(onlooker.landings)]
+        rows = shares(self._names(), settlements, {}) if settlements else []
+        return self._crediting.so_far(rows, onlooker.statuses)
 
     async def _pay(self, reader: PoolReader, customer: Wallet, rewards: RewardsState | None) -> None:
         """The customer pays in every epoch of the run, not always the same; what fails is tried again soon."""
@@ -300,7 +309,7 @@ class Devnet:
             self._say("started the chain again")
         else:
             seat = self._seats[-1]
-            while not _has_worked(onlooker.statuses.get(seat.name)):  # noqa: ASYNC110 -- another process's state
+            while not onlooker.has_worked(seat.name):  # noqa: ASYNC110 -- another process's state
                 await trio.sleep(POLL_S)
             self._agents[seat.name].kill()
             self._say(f"killed {seat.name}")
@@ -320,10 +329,13 @@ class Devnet:
         landings = [onlooker.landings[epoch] for epoch in sorted(onlooker.landings)]
         settlements = [landing.settlement for landing in landings]
         contract = await chain.account((await reader.state()).rewards)
-        names = {self._wallet_of(seat).account: seat.name for seat in self._seats}
         books = keep_books(landings, rewards, contract.balance_nanoton)
-        rows = shares(names, settlements, rewards.paid_nanoton)
+        rows = shares(self._names(), settlements, rewards.paid_nanoton)
         faults = books.faults(settlements)
+        if self._crediting.is_shown:
+            running = {name for name, agent in self._agents.items() if agent.code is None}
+            self._credited, more = await self._crediting.final(rows, onlooker.statuses, chain, running)
+            faults += more
         self._report(rows, books, landings, faults)
         for fault in faults:
             self._say(f"WRONG: {fault}")
@@ -334,9 +346,11 @@ class Devnet:
 
     def _report(self, rows: Sequence[Share], books: Books, landings: Sequence[Landing], faults: Sequence[str]) -> None:
         if self._options.as_json:
-            print(json.dumps(report_value(rows, books, landings, faults)))  # noqa: T201
+            credited = self._credited.value() if self._credited is not None else None
+            print(json.dumps(report_value(rows, books, landings, faults) | {"credits": credited}))  # noqa: T201
         else:
-            Console().print(report_table(rows, books))
+            views = [credits_view(self._credited)] if self._credited is not None else []
+            Console().print(report_table(rows, books), *views)
 
     async def _claim_all(self, onlooker: Onlooker) -> RewardsState:
         """Everybody who is owed claims with its own agent; for a guest, or one that is down, another one does.
@@ -358,6 +372,10 @@ class Devnet:
             await trio.sleep(POLL_S)
         raise OperationError("more was earned than could be claimed, again and again")
 
+    def _names(self) -> dict[bytes, str]:
+        """The agents' names by their wallets' accounts."""
+        return {self._wallet_of(seat).account: seat.name for seat in self._seats}
+
     @staticmethod
     def _wallet_of(seat: Seat) -> Address:
         return wallet_address(seat.wallet_key.public, "v5r1", global_id=GLOBAL_ID)
@@ -372,11 +390,6 @@ class Devnet:
         self._events.append(line)
         if self._live is None:
             self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def _has_worked(status: Mapping[str, Any] | None) -> bool:
-    """Whether an agent's log holds work that counts: the first windows began before the evidence did."""
-    return status is not None and (status["work"]["head"] or 0) >= CREDITED_HEAD
 
 
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from agent.devnet.credits import Credits, credits_view
 from agent.devnet.onlooker import Landing
 from contracts.model import NANO, RewardsState
 
@@ -37,11 +38,15 @@ class Frame:
     """The last settlement."""
     now_s: int
     events: Sequence[str]
+    credits: Credits | None = None
+    """What was credited so far, if there is more to see of it than tokens."""
 
 
 def live_view(frame: Frame) -> RenderableType:
     """Draw one frame."""
-    return Group(_chain_line(frame), _landing_line(frame.landing), _agents(frame), _close(frame), _events(frame.events))
+    credited = [] if frame.credits is None else [credits_view(frame.credits)]
+    parts = [_chain_line(frame), _landing_line(frame.landing), _agents(frame), *credited, _close(frame)]
+    return Group(*parts, _events(frame.events))
 
 
 def _chain_line(frame: Frame) -> RenderableType:
@@ -119,7 +124,7 @@ def _state(status: Mapping[str, Any]) -> Text:
     if (status["chain"] or {}).get("error"):
         return Text("chain away", "yellow")
     if status["work"]["error"]:
-        return Text("engine away", "yellow")
+        return Text(f"{status['work'].get('source', 'engine')} away", "yellow")
     if not status["is_own_log_known"]:
         return Text("starting", "yellow")
     return Text("taking part", "green")

@@ -5,13 +5,15 @@ bounded by their parser, but free to jump, vanish and start over. Pure; the stat
 
 1. The first reading of a source is a baseline: what it counted before anyone looked is not credited.
 2. Within one run of the source a counter credits its increase. One that decreased starts a new segment
-   and credits its new value, counted from 0. One that was not there before credits its value.
+   and credits its new value, counted from 0. One that was not there before credits its value. A sum over labels
+   that decreased credits nothing: maybe some of what it stands for began anew, and the others' past is in it still.
 3. The source's start time tells runs apart better than values do: a run that began after the last
    reading credits every value from 0, even those that have grown past the last reading already.
 4. A run that began before the last reading, yet is not the run read then, is another process, which
    counted for someone else: a new baseline.
 5. What was counted between the last reading of a run and its end is lost. Nothing is interpolated.
 6. Absent is not zero: a counter that was not read is not in the deltas.
+7. A series that fell silent is remembered, as it may speak again; when too many are, the silent ones are forgotten.
 
 Counters are kept per series (one set of labels) and summed afterwards: summing first would take the
 restart of one engine of several for a restart of all, and credit the others' past again.
@@ -29,7 +31,12 @@ from agent.errors import InvalidSourceError
 COUNT_MAX = 2**48 - 1
 """The most that a work record holds of one unit; a float still holds every integer below it."""
 SERIES_MAX = 1024
+"""Of one reading."""
+SERIES_KEPT_MAX = 2 * SERIES_MAX
+"""Silent ones included, which labels leave behind that change with every upgrade."""
 SERIES_NAME_MAX = 512
+SUMMED = "{*}"
+"""In place of the labels: the series is a sum over them."""
 _START_TOLERANCE_S = 2
 """Sources that derive their start time from the uptime at every scrape wander by about a second."""
 
@@ -75,10 +82,12 @@ def advance(
     """Take one reading made at `now_s` (Unix seconds); `sample` is None if the source could not be read.
 
     Raises:
-        InvalidSourceError: the source has shown more series than `SERIES_MAX`.
+        InvalidSourceError: the reading has more series than `SERIES_MAX`.
     """
     if sample is None:
         return state, Gap("unreadable")
+    if len(sample.series) > SERIES_MAX:
+        raise InvalidSourceError(f"{sample.source}: more than {SERIES_MAX} series")
     if state is None:
         return _state_of(sample, 0, now_s), Gap("first reading")
     match _run(state, sample):
@@ -121,12 +130,13 @@ def _continue(state: CounterState, sample: CounterSample, now_s: int) -> tuple[C
     reset = False
     for series, value in sample.series.items():
         before = state.last.get(series, 0)
-        increases[series] = value - before if value >= before else value
-        reset |= value < before
+        fell = value < before
+        increases[series] = value - before if not fell else 0 if series.endswith(SUMMED) else value
+        reset |= fell
     # A series that is silent now may speak again: only its last value tells what it adds then.
     last = {**state.last, **sample.series}
-    if len(last) > SERIES_MAX:
-        raise InvalidSourceError(f"{sample.source}: more than {SERIES_MAX} series")
+    if len(last) > SERIES_KEPT_MAX:
+        last = dict(sample.series)
     segment = state.segment + reset
     start_s = state.start_s if sample.start_s is None else sample.start_s
     after = CounterState(source=state.source, start_s=start_s, segment=segment, read_s=now_s, last=last)

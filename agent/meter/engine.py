@@ -3,49 +3,73 @@
 Decides which engine answers and what its counters read. The text comes from a process of this host; it is
 bounded (bytes, lines, series) and everything that is not in the table below is skipped unread.
 
-1. Sample names are matched whole, never family names: parsers of the text format strip or add `_total`,
+1. The one engine whose names stand in the text is the one that answers; none, or several, is an error.
+2. Sample names are matched whole, never family names: parsers of the text format strip or add `_total`,
    and `vllm:iteration_tokens_total` is a histogram in spite of its name.
-2. Every set of labels is a series of its own (`agent.meter.counters` says why); labels differ by version.
-3. Counts are whole numbers, or the reading is refused as a whole.
-4. A counter that is not there is absent, not zero.
+3. Every set of labels is a series of its own (`agent.meter.counters` says why); labels differ by version, and
+   since SGLang 0.5 by what the clients say, who must not be able to stop the reading: labels that are too long
+   go by their hash, and of more series than the bound allows each counter is summed over all of its labels, under
+   another source's name, so that counting begins anew there. A line that is too long is left out, and a note says
+   so. Latency is always summed, or it would fill every bound.
+4. Counts are whole numbers, or the reading is refused as a whole. Gauges are shown, so a bad one is left out.
+5. A counter that is not there is absent, not zero; and none is derived from one that means something else.
+6. Prompt tokens include those that came from a cache: llama.cpp, which counts them apart, is added up.
 
-Known limits of the engines: vLLM counts the prompt of an aborted request but not the request; llama.cpp
-prints six significant digits, so its counters move in steps once they pass a million.
+Known limits of the engines are in docs/engines.md; ADR 0025 says what is not read, and why.
 
 Source: METERING, "Engine counters". vLLM `vllm/engine/metrics.py` (0.6), `vllm/v1/metrics/loggers.py`
-(0.9, 0.10); SGLang `srt/metrics/collector.py`; TGI `router/src/server.rs`; llama.cpp `tools/server`.
+(0.10, 0.33); SGLang `srt/metrics/collector.py` (0.4), `srt/observability/metrics_collector.py` (0.5); TGI
+`router/src/server.rs`, `router/src/validation.rs` (2, 3); llama.cpp `examples/server/server.cpp` (2024),
+`tools/server/server-task.cpp` (2026).
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from types import MappingProxyType
 
 import httpx
-import trio
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from agent.errors import InvalidSourceError, SourceUnavailableError
-from agent.meter.counters import SERIES_MAX, SERIES_NAME_MAX, CounterSample, exact_count
+from agent.http_read import InvalidAnswerError, NoAnswerError, read_answer
+from agent.meter.counters import COUNT_MAX, SERIES_MAX, SERIES_NAME_MAX, SUMMED, CounterSample, exact_count
+from agent.meter.sources import SourceSample
+from gossip.records import Source, Unit
 
-PROMPT_TOKENS = "prompt_tokens"
-GENERATION_TOKENS = "generation_tokens"
-REQUESTS_FINISHED = "requests_finished"
-REQUESTS_FAILED = "requests_failed"
+PROMPT_TOKENS = Unit.PROMPT_TOKEN.name.lower()
+CACHED_TOKENS = Unit.CACHED_TOKEN.name.lower()
+"""Those of the prompt tokens that were not computed, as a cache had them."""
+GENERATION_TOKENS = Unit.GENERATION_TOKEN.name.lower()
+REQUESTS_FINISHED = Unit.TASK.name.lower()
+REQUESTS_FAILED = Unit.FAILED_TASK.name.lower()
 LATENCY_BUCKET = "latency_le_us:"
 """Prefix of the counters of requests that took at most so many microseconds, end to end; `inf` is the last.
 
 Not milliseconds: TGI has several buckets below one, and two series must not fall together."""
 
+REQUESTS_RUNNING = "requests_running"
+REQUESTS_WAITING = "requests_waiting"
 BODY_BYTES_MAX = 4 * 1024 * 1024
 _LINES_MAX = 100_000
 _LINE_CHARS_MAX = 8 * 1024
+_SUMMED_NAME = "{}, labels summed"
+"""The source, and its provenance, while its counters are summed over their labels."""
 _LATENCY_S_MAX = 10**6
 _TIMEOUT_S = 5
+_HEADERS = {"Accept": "text/plain; version=0.0.4"}
+_IS_ENABLED = "are its metrics enabled (SGLang: --enable-metrics, llama.cpp: --metrics), and is this their address?"
+_HINTS: Mapping[int, str] = {
+    401: "llama.cpp asks for its --api-key here too, and the agent has none: leave it to a proxy before the engine",
+    404: _IS_ENABLED,
+    501: _IS_ENABLED,
+}
 _START_TIME = "process_start_time_seconds"
 _NAME = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _TYPE = re.compile(r"# TYPE ([A-Za-z_:][A-Za-z0-9_:]*)")
@@ -65,6 +89,10 @@ class Engine:
     waiting: str
     failed_reasons: frozenset[str] = frozenset()
     """Values of the label `finished_reason` that make a finished request a failed one."""
+    cached_apart: bool = False
+    """Whether its prompt tokens leave out the cached ones (rule 6)."""
+    digits: int = 17
+    """How many significant digits it prints."""
     names: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +107,7 @@ ENGINES: Sequence[Engine] = (
         prefix="vllm:",
         counters={
             "vllm:prompt_tokens_total": PROMPT_TOKENS,
+            "vllm:prompt_tokens_cached_total": CACHED_TOKENS,
             "vllm:generation_tokens_total": GENERATION_TOKENS,
             "vllm:request_success_total": REQUESTS_FINISHED,
         },
@@ -92,6 +121,7 @@ ENGINES: Sequence[Engine] = (
         prefix="sglang:",
         counters={
             "sglang:prompt_tokens_total": PROMPT_TOKENS,
+            "sglang:cached_tokens_total": CACHED_TOKENS,
             "sglang:generation_tokens_total": GENERATION_TOKENS,
             "sglang:num_requests_total": REQUESTS_FINISHED,
             "sglang:num_aborted_requests_total": REQUESTS_FAILED,
@@ -104,6 +134,7 @@ ENGINES: Sequence[Engine] = (
         name="tgi",
         prefix="tgi_",
         counters={
+            "tgi_request_input_length_sum": PROMPT_TOKENS,
             "tgi_request_generated_tokens_sum": GENERATION_TOKENS,
             "tgi_request_success": REQUESTS_FINISHED,
             "tgi_request_failure": REQUESTS_FAILED,
@@ -117,11 +148,14 @@ ENGINES: Sequence[Engine] = (
         prefix="llamacpp:",
         counters={
             "llamacpp:prompt_tokens_total": PROMPT_TOKENS,
+            "llamacpp:prompt_tokens_cached_total": CACHED_TOKENS,
             "llamacpp:tokens_predicted_total": GENERATION_TOKENS,
         },
         latency=None,
         running="llamacpp:requests_processing",
         waiting="llamacpp:requests_deferred",
+        cached_apart=True,
+        digits=6,
     ),
 )
 _BY_SAMPLE: Mapping[str, Engine] = MappingProxyType({name: e for e in ENGINES for name in e.names})
@@ -134,6 +168,37 @@ class EngineSample:
     counters: CounterSample
     running: int | None
     waiting: int | None
+    notes: tuple[str, ...] = ()
+
+
+class EngineSource:
+    """An engine's metrics as a source of the meter."""
+
+    source = Source.ENGINE
+
+    def __init__(self, client: httpx.AsyncClient, *, url: str, instance: int = 0) -> None:
+        """Read `url` with `client`, which stays its owner's to close; `instance` is 0..255."""
+        self._client = client
+        self._url = url
+        self.instance = instance
+
+    async def sample(self) -> SourceSample:
+        """Scrape it once, within 5 s; cancellation closes the connection.
+
+        Raises:
+            SourceUnavailableError: no answer in time, or another status than 200.
+            InvalidSourceError: the answer is not the exposition of one engine.
+        """
+        reading = await scrape(self._client, self._url)
+        told = {REQUESTS_RUNNING: reading.running, REQUESTS_WAITING: reading.waiting}
+        return SourceSample(
+            # An engine is told apart by where it answers, too: whoever changes the order of the URLs takes another's
+            # past for its own otherwise.
+            counters=replace(reading.counters, source=f"{reading.counters.source} at {self._url}"),
+            provenance=reading.counters.source,
+            gauges={name: value for name, value in told.items() if value is not None},
+            notes=reading.notes,
+        )
 
 
 def parse_exposition(text: str) -> EngineSample:
@@ -141,7 +206,7 @@ def parse_exposition(text: str) -> EngineSample:
 
     Raises:
         InvalidSourceError: no known engine or several of them, a malformed line, a value that is not a
-            count, too many series.
+            count, too many buckets.
     """
     if text.count("\n") > _LINES_MAX:
         raise InvalidSourceError(f"exposition: more than {_LINES_MAX} lines")
@@ -149,23 +214,28 @@ def parse_exposition(text: str) -> EngineSample:
     series: dict[str, int] = {}
     load: dict[str, int] = {}
     start_s = None
-    for sample in _samples(text, engine):
-        value = sample.value
+    wanted, left_out = _wanted(text, engine)
+    for sample in _samples(wanted, engine):
         if sample.name == _START_TIME:
-            start_s = exact_count(_START_TIME, value // 1)
+            start_s = exact_count(_START_TIME, sample.value // 1)
         elif sample.name in (engine.running, engine.waiting):
-            load[sample.name] = load.get(sample.name, 0) + exact_count(sample.name, value)
+            _add_gauge(load, sample)
+        elif sample.name == f"{engine.latency}_bucket":
+            name = f"{LATENCY_BUCKET}{_bound_us(sample.labels.get('le', ''))}{{}}"
+            series[name] = series.get(name, 0) + exact_count(name, sample.value)
         else:
-            name = _series_name(engine, sample)
-            if name in series:
-                raise InvalidSourceError(f"{name}: stands twice")
-            series[name] = exact_count(name, value)
-            if len(series) > SERIES_MAX:
-                raise InvalidSourceError(f"{engine.name}: more than {SERIES_MAX} series")
+            _add_series(series, engine, sample)
+    name, notes = engine.name, _notes(engine, series, left_out)
+    if len(series) > SERIES_MAX:
+        notes += (f"{engine.name} tells {len(series)} series: each counter is summed over its labels",)
+        name, series = _SUMMED_NAME.format(engine.name), _summed(series)
+    if len(series) > SERIES_MAX:
+        raise InvalidSourceError(f"{engine.name}: more than {SERIES_MAX} series")
     return EngineSample(
-        counters=CounterSample(source=engine.name, start_s=start_s, series=series),
+        counters=CounterSample(source=name, start_s=start_s, series=series),
         running=load.get(engine.running),
         waiting=load.get(engine.waiting),
+        notes=notes,
     )
 
 
@@ -177,14 +247,14 @@ async def scrape(client: httpx.AsyncClient, url: str) -> EngineSample:
         InvalidSourceError: the answer is too long, compressed, not UTF-8, or not an engine's exposition.
     """
     try:
-        with trio.fail_after(_TIMEOUT_S):
-            # Compression is not asked for: a small answer could unfold beyond every bound.
-            async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
-                body = await _read_body(url, response)
-    except trio.TooSlowError:
-        raise SourceUnavailableError(f"{url}: no answer within {_TIMEOUT_S} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SourceUnavailableError(f"{url}: {str(error) or type(error).__name__}") from error
+        status, body = await read_answer(client, url, timeout_s=_TIMEOUT_S, bytes_max=BODY_BYTES_MAX, headers=_HEADERS)
+    except NoAnswerError as error:
+        raise SourceUnavailableError(f"{url}: {error}") from error
+    except InvalidAnswerError as error:
+        raise InvalidSourceError(f"{url}: {error}") from error
+    if status != httpx.codes.OK:
+        hint = _HINTS.get(status)
+        raise SourceUnavailableError(f"{url}: answered status {status}" + (f"; {hint}" if hint else ""))
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -192,38 +262,32 @@ async def scrape(client: httpx.AsyncClient, url: str) -> EngineSample:
     return parse_exposition(text)
 
 
-async def _read_body(url: str, response: httpx.Response) -> bytes:
-    if response.status_code != httpx.codes.OK:
-        raise SourceUnavailableError(f"{url}: answered status {response.status_code}")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise InvalidSourceError(f"{url}: answered with a content encoding that was not asked for")
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise InvalidSourceError(f"{url}: answered more than {BODY_BYTES_MAX} bytes")
-    return bytes(body)
-
-
 def _detect(text: str) -> Engine:
     """The one engine whose names stand in the text; a fresh vLLM 0.6 has declared, but not used, its own."""
     declared = {match[1] for line in _lines(text) if (match := _TYPE.match(line))}
     names = declared | {name for line in _lines(text) if (name := _name(line)) in _BY_SAMPLE}
     found = [engine for engine in ENGINES if any(name.startswith(engine.prefix) for name in names)]
-    if len(found) != 1:
-        known = ", ".join(engine.name for engine in found or ENGINES)
-        raise InvalidSourceError(f"exposition: expected the metrics of one engine, found {len(found)} of {known}")
+    if not found:
+        known = ", ".join(engine.name for engine in ENGINES)
+        raise InvalidSourceError(f"exposition: no metrics of {known} in it; {_IS_ENABLED}")
+    if len(found) > 1:
+        several = ", ".join(engine.name for engine in found)
+        raise InvalidSourceError(f"exposition: metrics of several engines ({several}); name the address of one")
     return found[0]
 
 
-def _samples(text: str, engine: Engine) -> Iterator[Sample]:
-    """The samples in the table, in order.
+def _wanted(text: str, engine: Engine) -> tuple[list[str], int]:
+    """The lines of the table, in order, and how many are left out (rule 3)."""
+    found = [line for line in _lines(text) if (name := _name(line)) in engine.names or name == _START_TIME]
+    wanted = [line for line in found if len(line) <= _LINE_CHARS_MAX]
+    return wanted, len(found) - len(wanted)
 
-    Only their lines reach the parser, and no comments: so it keeps sample names as they are (rule 1).
+
+def _samples(wanted: Sequence[str], engine: Engine) -> Iterator[Sample]:
+    """The samples of the wanted lines.
+
+    Only these reach the parser, and no comments: so it keeps sample names as they are (rule 2).
     """
-    wanted = [line for line in _lines(text) if (name := _name(line)) in engine.names or name == _START_TIME]
-    if any(len(line) > _LINE_CHARS_MAX for line in wanted):
-        raise InvalidSourceError(f"exposition: a line is longer than {_LINE_CHARS_MAX} characters")
     try:
         samples = [s for family in text_string_to_metric_families("\n".join(wanted)) for s in family.samples]
     except (ValueError, IndexError) as error:
@@ -235,20 +299,55 @@ def _samples(text: str, engine: Engine) -> Iterator[Sample]:
         yield sample
 
 
-def _series_name(engine: Engine, sample: Sample) -> str:
+def _add_series(series: dict[str, int], engine: Engine, sample: Sample) -> None:
+    counter = engine.counters[sample.name]
+    if sample.labels.get("finished_reason") in engine.failed_reasons:
+        counter = REQUESTS_FAILED
+    _add_one(series, counter, sample.labels, sample.value)
+    if counter == CACHED_TOKENS and engine.cached_apart:
+        _add_one(series, PROMPT_TOKENS, {**sample.labels, "cached": "true"}, sample.value)
+
+
+def _add_one(series: dict[str, int], counter: str, labels: Mapping[str, str], value: float) -> None:
     """`counter{label="value",...}`, labels in order: equal for equal series, whatever order they came in."""
-    labels = dict(sample.labels)
-    if sample.name == f"{engine.latency}_bucket":
-        counter = LATENCY_BUCKET + _bound_us(labels.pop("le", ""))
-    else:
-        counter = engine.counters[sample.name]
-        if labels.get("finished_reason") in engine.failed_reasons:
-            counter = REQUESTS_FAILED
     pairs = ",".join(f"{key}={value!r}" for key, value in sorted(labels.items()))
+    if len(counter) + len(pairs) + 2 > SERIES_NAME_MAX:
+        pairs = hashlib.sha256(pairs.encode()).hexdigest()
     name = f"{counter}{{{pairs}}}"
-    if len(name) > SERIES_NAME_MAX:
-        raise InvalidSourceError(f"{name:.80}...: longer than {SERIES_NAME_MAX} characters")
-    return name
+    if name in series:
+        raise InvalidSourceError(f"{name}: stands twice")
+    series[name] = exact_count(name, value)
+
+
+def _summed(series: Mapping[str, int]) -> dict[str, int]:
+    """One series for each counter."""
+    sums: dict[str, int] = {}
+    for name, value in series.items():
+        counter, _, _ = name.partition("{")
+        # Buckets of the latency are sums already; they stay what they are.
+        total = name if counter.startswith(LATENCY_BUCKET) else counter + SUMMED
+        sums[total] = exact_count(total, sums.get(total, 0) + value)
+    return sums
+
+
+def _add_gauge(load: dict[str, int], sample: Sample) -> None:
+    """Sum a gauge over its labels; SGLang's shares of one priority are in the total beside them already."""
+    if math.isfinite(sample.value) and 0 <= sample.value <= COUNT_MAX and not sample.labels.get("priority"):
+        load[sample.name] = load.get(sample.name, 0) + round(sample.value)
+
+
+def _notes(engine: Engine, series: Mapping[str, int], left_out: int) -> tuple[str, ...]:
+    """What the operator cannot see elsewhere: tokens that this engine does not count, or only roughly."""
+    counted = {name.partition("{")[0] for name in series}
+    missing = [name for name in (PROMPT_TOKENS, GENERATION_TOKENS) if name not in counted]
+    notes = [f"{engine.name} does not tell {name} (yet): none are recorded" for name in missing]
+    if left_out:
+        notes.append(f"{left_out} lines of {engine.name} are longer than {_LINE_CHARS_MAX} characters: not counted")
+    largest = max(series.values(), default=0)
+    if largest >= 10**engine.digits:
+        step = 10 ** (len(str(largest)) - engine.digits)
+        notes.append(f"{engine.name} prints {engine.digits} digits: its counters move in steps of up to {step} tokens")
+    return tuple(notes)
 
 
 def _bound_us(le: str) -> str:

@@ -1,18 +1,23 @@
-"""Work windows: from readings of a source to closed, never overlapping stretches of time and what was done in them.
+"""Work windows: from readings of sources to closed, never overlapping stretches of time and what was done in them.
 
 Decides when a window closes and what stands in it. Pure: the state is a value that the journal keeps in the
 transaction that keeps the windows, so that a restart neither loses nor repeats a window. `now_s` is the
 wall clock, which may step either way.
 
-1. A window starts where the previous one ended, or later; never earlier. It is at most `window_max_s` long.
+1. A window starts where the previous one ended, or later; earlier only by rule 6. It is at most `window_max_s` long.
 2. A window closes at the first reading at which it is `window_s` long. Amounts belong to the window in which
    they were read; they are never split or interpolated, so windows end at readings.
 3. While nothing happens, the window grows on to `window_max_s`, to keep an idle host's log short. When work
-   comes, the idle stretch is closed at the reading before.
-4. A second counts as a gap unless a good reading stands at both ends of its interval, in one run of the
-   source, at most `window_s` apart. The counters keep what they counted meanwhile; the gap says nobody looked.
+   comes, the idle stretch is closed at the reading before. A GPU that burns energy is no work.
+4. All sources are read at the same moments and share the window; what each counted stays apart. A second counts as
+   a gap of a source unless a good reading of it stands at both ends of its interval, in one run of the source, at
+   most `window_s` apart. The counters keep what they counted meanwhile; the gap says nobody looked.
 5. When the clock steps back, no time is added until it has passed the last accounted second again, and the
    interval in which it does so is a gap. After a hole longer than a window, the hole is in no window.
+6. When the clock is more than `window_max_s` behind that second, it was wrong then or is wrong now. The window begins
+   anew at the reading, with the amounts that it holds and none of its time. What was closed meanwhile may cover
+   time that is still to come: `agent.measuring` sees to it that no such window enters the log.
+7. A source that was taken out of the settings is in its last window with what was read of it, then gone.
 
 Source: METERING, "Counters"; PROTOCOL, "Records" (kind 2).
 """
@@ -21,45 +26,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import msgspec
 
 from agent.errors import ConfigError, InvalidSourceError
-from agent.meter.counters import COUNT_MAX, CounterSample, CounterState, Deltas, advance
-from agent.meter.engine import (
-    GENERATION_TOKENS,
-    LATENCY_BUCKET,
-    PROMPT_TOKENS,
-    REQUESTS_FAILED,
-    REQUESTS_FINISHED,
-)
-from gossip.records import Unit
+from agent.meter.counters import COUNT_MAX, CounterState, Deltas, Gap, advance
+from agent.meter.engine import LATENCY_BUCKET
+from agent.meter.sources import SourceSample
+from gossip.records import SourceWork, Unit
 
 QUANTILES_PER_MILLE = (500, 950, 990)
-_UNITS = {PROMPT_TOKENS: Unit.PROMPT_TOKEN, GENERATION_TOKENS: Unit.GENERATION_TOKEN, REQUESTS_FINISHED: Unit.TASK}
+UNITS: Mapping[str, Unit] = {unit.name.lower(): unit for unit in Unit}
+"""What a source's counter of this name counts."""
+_PASSIVE = frozenset({"gpu_busy_ms", "energy_mj"})
+"""What goes on while nobody works."""
 _ENDLESS = "inf"
-FAILED_MAX = 2**32 - 1
-"""Most failed requests that a work record holds."""
+
+Place: TypeAlias = tuple[int, int]
+"""(source, instance)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkWindow:
-    """Work of [start_s, end_s), Unix seconds. None, or no counter of a unit: not measured, which is not zero.
-
-    `counters` are (unit, amount), ascending by unit; `latency_ms` is (p50, p95, p99), each the upper bound of
-    its histogram bucket; `gap_s` of the seconds were not watched.
-    """
+    """Work of [start_s, end_s), Unix seconds, by source: as in a record, which it becomes."""
 
     start_s: int
     end_s: int
-    source: str
-    provenance: str
-    counters: tuple[tuple[int, int], ...]
-    gpu_seconds: int | None
-    energy_mj: int | None
-    failed: int | None
-    latency_ms: tuple[int, int, int] | None
-    gap_s: int
+    readings: tuple[SourceWork, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,79 +65,106 @@ class WindowLimits:
 
     def __post_init__(self) -> None:
         if not 1 <= self.window_s <= self.window_max_s // 2:
-            raise ConfigError(f"engine.window_s: expected 1 to {self.window_max_s // 2}, got {self.window_s}")
+            raise ConfigError(f"meter.window_s: expected 1 to {self.window_max_s // 2}, got {self.window_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeterState:
-    """A source's counters and its open window [start_s, cursor_s).
+class SourceState:
+    """A source's counters, and what the open window has of it.
 
-    `watched_s` is when the last reading was made if it was good, else None; amounts are what the open window
-    holds by counter.
+    `watched_s` is when the last reading was made if it was good, else None; `amounts` are by counter.
     """
 
+    source: int
+    instance: int
+    provenance: str = ""
     counters: CounterState | None = None
-    start_s: int
-    cursor_s: int
     watched_s: int | None = None
     gap_s: int = 0
     amounts: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def place(self) -> Place:
+        return self.source, self.instance
+
+    @property
+    def is_busy(self) -> bool:
+        return any(amount for name, amount in self.amounts.items() if name not in _PASSIVE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterState:
+    """The open window [start_s, cursor_s), and the sources, ascending."""
+
+    start_s: int
+    cursor_s: int
+    sources: tuple[SourceState, ...] = ()
+
+    @property
+    def is_busy(self) -> bool:
+        return any(source.is_busy for source in self.sources)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What became of a round of readings; `refused` are those that were treated as failed, and why."""
+
+    state: MeterState
+    windows: tuple[WorkWindow, ...]
+    refused: Mapping[Place, InvalidSourceError]
+
 
 def observe(
-    state: MeterState | None, sample: CounterSample | None, now_s: int, limits: WindowLimits
-) -> tuple[MeterState, tuple[WorkWindow, ...]]:
-    """Take the reading made at `now_s` (Unix seconds), or None for one that failed; return what it closed.
-
-    Raises:
-        InvalidSourceError: the source shows too many series, or more than a record holds; treat it as a
-            failed reading.
-    """
+    state: MeterState | None, samples: Mapping[Place, SourceSample | None], now_s: int, limits: WindowLimits
+) -> Observed:
+    """Take the readings made at `now_s` (Unix seconds) of every source that is set; None for one that failed."""
     if state is None:
         state = MeterState(start_s=now_s, cursor_s=now_s)
-    counters, outcome = advance(state.counters, sample, now_s)
-    work = outcome.amounts if isinstance(outcome, Deltas) else {}
-    watched = isinstance(outcome, Deltas) and not outcome.reset and state.watched_s == state.cursor_s
-    busy = any(work.values())
+    if state.cursor_s - now_s > limits.window_max_s:
+        timeless = tuple(replace(source, watched_s=None, gap_s=0) for source in state.sources)
+        state = replace(state, start_s=now_s, cursor_s=now_s, sources=timeless)
+    known = {source.place: source for source in state.sources}
+    refused: dict[Place, InvalidSourceError] = {}
+    moved = {}
+    for place in sorted({*known, *samples}):
+        before = known.get(place) or SourceState(source=place[0], instance=place[1])
+        try:
+            moved[place] = _move(before, samples.get(place), now_s, state.cursor_s)
+        except InvalidSourceError as error:
+            refused[place] = error
+            moved[place] = _move(before, None, now_s, state.cursor_s)
+    comes_work = any(step.is_busy for step in moved.values())
 
-    state, closed = _make_room(state, now_s, busy, limits)
+    state, closed = _make_room(state, now_s, comes_work, limits)
     interval_s = max(0, now_s - state.cursor_s)
-    gap_s = 0 if watched and interval_s <= limits.window_s else interval_s
+    open_ = {source.place: source for source in state.sources}
     state = replace(
         state,
-        counters=counters,
         cursor_s=state.cursor_s + interval_s,
-        watched_s=None if sample is None else now_s,
-        gap_s=state.gap_s + gap_s,
-        amounts=_add(state.amounts, work),
+        sources=tuple(
+            _join(open_.get(place), step, interval_s, limits)
+            for place, step in moved.items()
+            if place in samples or open_[place].amounts
+        ),
     )
-    full_s = limits.window_s if any(state.amounts.values()) else limits.window_max_s
+    full_s = limits.window_s if state.is_busy else limits.window_max_s
     if state.cursor_s - state.start_s >= full_s:
         state, window = close(state)
         closed += (window,) if window else ()
-    return state, closed
+    return Observed(state=state, windows=closed, refused=refused)
 
 
 def close(state: MeterState) -> tuple[MeterState, WorkWindow | None]:
     """Close the open window at the last reading, as before a stop or an epoch's end; None if it is empty."""
     if state.cursor_s == state.start_s:
         return state, None
-    if state.counters is None:
+    emptied = tuple(replace(source, gap_s=0, amounts={}) for source in state.sources)
+    readings = tuple(_reading(source) for source in state.sources if source.counters is not None)
+    if not readings:
         # Nobody has ever answered: there is no source yet in whose name to record a gap.
-        return replace(state, start_s=state.cursor_s, gap_s=0), None
-    window = WorkWindow(
-        start_s=state.start_s,
-        end_s=state.cursor_s,
-        source="engine",
-        provenance=state.counters.source,
-        counters=tuple(sorted((u.value, state.amounts[n]) for n, u in _UNITS.items() if n in state.amounts)),
-        gpu_seconds=None,
-        energy_mj=None,
-        failed=state.amounts.get(REQUESTS_FAILED),
-        latency_ms=latency_quantiles_ms(state.amounts),
-        gap_s=state.gap_s,
-    )
-    return replace(state, start_s=state.cursor_s, gap_s=0, amounts={}), window
+        return replace(state, start_s=state.cursor_s, sources=emptied), None
+    window = WorkWindow(start_s=state.start_s, end_s=state.cursor_s, readings=readings)
+    return replace(state, start_s=state.cursor_s, sources=emptied), window
 
 
 def latency_quantiles_ms(amounts: Mapping[str, int]) -> tuple[int, int, int] | None:
@@ -183,13 +204,66 @@ def decode_state(raw: bytes) -> MeterState:
         raise InvalidSourceError(f"meter state: {error}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """A source after a reading, what it counted since the one before, and whether the time between was watched."""
+
+    after: SourceState
+    work: Mapping[str, int]
+    is_watched: bool
+
+    @property
+    def is_busy(self) -> bool:
+        return any(amount for name, amount in self.work.items() if name not in _PASSIVE)
+
+
+def _move(before: SourceState, sample: SourceSample | None, now_s: int, cursor_s: int) -> _Step:
+    """Take one reading; what the open window holds of the source is left as it was.
+
+    Raises:
+        InvalidSourceError: too many series, or more than a record holds.
+    """
+    counters, outcome = advance(before.counters, None if sample is None else sample.counters, now_s)
+    work = {} if isinstance(outcome, Gap) else outcome.amounts
+    for name, amount in _add(before.amounts, work).items():
+        if amount > COUNT_MAX:
+            raise InvalidSourceError(f"{name}: {amount} in one window does not fit a record")
+    after = replace(
+        before,
+        counters=counters,
+        provenance=before.provenance if sample is None else sample.provenance,
+        watched_s=None if sample is None else now_s,
+    )
+    is_watched = isinstance(outcome, Deltas) and not outcome.reset and before.watched_s == cursor_s
+    return _Step(after=after, work=work, is_watched=is_watched)
+
+
+def _join(open_: SourceState | None, step: _Step, interval_s: int, limits: WindowLimits) -> SourceState:
+    """The source with the interval up to its reading in the open window, which holds `open_` of it so far."""
+    gap_s = 0 if step.is_watched and interval_s <= limits.window_s else interval_s
+    if open_ is None:
+        return replace(step.after, gap_s=gap_s, amounts=dict(step.work))
+    return replace(step.after, gap_s=open_.gap_s + gap_s, amounts=_add(open_.amounts, step.work))
+
+
+def _reading(source: SourceState) -> SourceWork:
+    counted = ((UNITS[name].value, amount) for name, amount in source.amounts.items() if name in UNITS)
+    return SourceWork(
+        source=source.source,
+        instance=source.instance,
+        provenance=source.provenance,
+        counters=tuple(sorted(counted)),
+        latency_ms=latency_quantiles_ms(source.amounts),
+        gap_s=source.gap_s,
+    )
+
+
 def _make_room(
-    state: MeterState, now_s: int, busy: bool, limits: WindowLimits
+    state: MeterState, now_s: int, comes_work: bool, limits: WindowLimits
 ) -> tuple[MeterState, tuple[WorkWindow, ...]]:
     """Close the open window where the interval up to `now_s` must not or need not join it (rules 1, 3, 5)."""
     closed: tuple[WorkWindow, ...] = ()
-    idle = not any(state.amounts.values())
-    rested = busy and idle and state.cursor_s - state.start_s >= limits.window_s
+    rested = comes_work and not state.is_busy and state.cursor_s - state.start_s >= limits.window_s
     if rested or now_s - state.start_s > limits.window_max_s:
         state, window = close(state)
         closed = (window,) if window else ()
@@ -200,8 +274,4 @@ def _make_room(
 
 
 def _add(amounts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    sums = {name: amounts.get(name, 0) + more.get(name, 0) for name in {**amounts, **more}}
-    for name, amount in sums.items():
-        if amount > (FAILED_MAX if name == REQUESTS_FAILED else COUNT_MAX):
-            raise InvalidSourceError(f"{name}: {amount} in one window does not fit a record")
-    return sums
+    return {name: amounts.get(name, 0) + more.get(name, 0) for name in {**amounts, **more}}

@@ -128,17 +128,9 @@ async def draft(
 
     `operator_set` is the set that the command proposes by its hash.
     """
-    if not 1 <= options.valid_days <= DAYS_MAX:
-        raise ConfigError(f"--valid-days {options.valid_days}: expected 1 to {DAYS_MAX}")
     signers = signing_set(state, made)
     now_s = await session.now_s()
-    valid_until_s = min(now_s + options.valid_days * DAY_S, VALID_FOREVER_S)
-    file = CertificateFile(
-        domain=CertificateDomain(global_id=session.global_id, pool=session.pool, set_id=signers.set_id),
-        valid_until_s=valid_until_s,
-        command=made,
-        operator_set=operator_set,
-    )
+    file = certificate_file(session, options, signers, made, now_s, operator_set=operator_set)
     path: Path = options.out or Path(file_name(made))
     context = await context_lines(session, state, made, operator_set)
     if _lacks_consent(options, made):
@@ -148,10 +140,7 @@ async def draft(
         return EXIT_USAGE
     if not options.dry_run:
         require_writable(path)
-    key = session.node_key_if_there()
-    if key is not None and signers.index_of(key.public) is not None:
-        record = SignedRecord.of(session.node_key_file)
-        file = record.sign(file, key, now_s, another=options.sign_another, keep=not options.dry_run)
+    file = with_own_signature(session, options, file, signers, now_s, keep=not options.dry_run)
     if not options.dry_run:
         write(path, file)
     value = {"file": str(path), "written": not options.dry_run, **certificate_value(file, signers)}
@@ -161,6 +150,51 @@ async def draft(
         next_step(path, file, signers),
     ]
     return answer(options, value, "\n".join(text))
+
+
+def certificate_file(
+    session: PoolSession,
+    options: argparse.Namespace,
+    signers: OperatorSet,
+    made: Command,
+    now_s: int,
+    *,
+    operator_set: OperatorSet | None = None,
+) -> CertificateFile:
+    """The certificate of a command, signed by nobody yet, for `options.valid_days` from `now_s` on.
+
+    Raises:
+        ConfigError: it would count for too long, or not at all.
+    """
+    if not 1 <= options.valid_days <= DAYS_MAX:
+        raise ConfigError(f"--valid-days {options.valid_days}: expected 1 to {DAYS_MAX}")
+    return CertificateFile(
+        domain=CertificateDomain(global_id=session.global_id, pool=session.pool, set_id=signers.set_id),
+        valid_until_s=min(now_s + options.valid_days * DAY_S, VALID_FOREVER_S),
+        command=made,
+        operator_set=operator_set,
+    )
+
+
+def with_own_signature(
+    session: PoolSession,
+    options: argparse.Namespace,
+    file: CertificateFile,
+    signers: OperatorSet,
+    now_s: int,
+    *,
+    keep: bool,
+) -> CertificateFile:
+    """The same with this operator's signature if its key is here; `keep=False` only rehearses.
+
+    Raises:
+        OperationError, SignedRecordError: as `SignedRecord.sign`.
+    """
+    key = session.node_key_if_there()
+    if key is None or signers.index_of(key.public) is None:
+        return file
+    record = SignedRecord.of(session.node_key_file)
+    return record.sign(file, key, now_s, another=options.sign_another, keep=keep)
 
 
 def _lacks_consent(options: argparse.Namespace, made: Command) -> bool:

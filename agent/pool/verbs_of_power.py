@@ -179,6 +179,20 @@ DISCIPLINE = (
     ),
     Verb(
         group="discipline",
+        name="reputation-propose",
+        run="reputation.propose",
+        summary="certificates for what a settled epoch showed",
+        needs=Needs.CONFIG | Needs.SIGNS | Needs.CONSENT,
+        example="--epoch 42",
+        arguments=(
+            arg("--epoch", type=int, metavar="E", help="which one (default: the last that settled)"),
+            arg("--losses", action="store_true", help="only of those that lose: each certificate costs a message"),
+            arg("--out-dir", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"),
+            arg("--valid-days", type=int, default=7, metavar="N", help="how long the certificates count (%(default)s)"),
+        ),
+    ),
+    Verb(
+        group="discipline",
         name="suspend",
         run="commands.suspend",
         summary="suspend a participant: it earns nothing",

@@ -23,6 +23,7 @@ from agent.registries import Registries
 from agent.settling import Settling
 from agent.submitting import Submitting
 from agent.trace import RefusedError
+from agent.workers import Workers
 from contracts import fees
 from contracts.chain import Account, Block, TransactionSummary
 from contracts.commands import Pause, ProposeParams, Resume, Suspend
@@ -72,6 +73,7 @@ class Agent:
             PoolReader(self, self.scene.pool),
             self.address,
             Registries(self.folder, self, PoolReader(self, self.scene.pool)),
+            Workers(self, key(self.i).public),
             policies,
             metrics,
             poll_interval_s=1,

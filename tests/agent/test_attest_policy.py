@@ -18,7 +18,16 @@ from attestation.gpu_policy import GpuGolden
 from attestation.policy import AttestationPolicy, Measurement
 from attestation.providers.software import SOFTWARE_MEASUREMENT
 from attestation.types import TcbStatus, TdAttribute
-from gossip.policy import parse_policy
+from gossip.policy import (
+    GuaranteedScore,
+    HybridScore,
+    PoolPolicy,
+    ProportionalScore,
+    Score,
+    TieredScore,
+    WeightedScore,
+    parse_policy,
+)
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "packaging" / "policy.example.toml"
 ONES = b"\1" * 48
@@ -91,8 +100,19 @@ def test_each_danger_and_choice_is_remarked_on(changes: dict[str, Any], level: s
     assert [(remark.level, remark.key) for remark in found] == [(level, f"attestation.{key}")]
 
 
+def vouched(**work: object) -> PoolPolicy:
+    """A pool in which others vouch for all that is paid for, with these keys of [work]."""
+    sane = {"gpu_tokens_per_s": {"GH100": 5000}, "witness_carry_s": 900}
+    return replace(
+        policy(),
+        work=msgspec.structs.replace(policy().work, **(sane | work)),
+        receipts=msgspec.structs.replace(policy().receipts, ceiling="receipts", signers=("ab" * 32,)),
+        score=ProportionalScore(),
+    )
+
+
 def test_many_nodes_on_any_machine_are_remarked_on() -> None:
-    pool = replace(policy(), work=msgspec.structs.replace(policy().work, machine_nodes_max=8))
+    pool = vouched(machine_nodes_max=8)
     assert remarks(AttestationPolicy(**STRICT), pool) == ()
     found = remarks(AttestationPolicy(**(STRICT | {"ppids_allowed": None})), pool)
     assert [(remark.level, remark.key) for remark in found] == [
@@ -102,10 +122,41 @@ def test_many_nodes_on_any_machine_are_remarked_on() -> None:
 
 
 def test_evidence_that_outlives_its_anchor_is_remarked_on() -> None:
-    pool = replace(policy(), work=msgspec.structs.replace(policy().work, anchor_age_max_s=3600))
+    pool = vouched(anchor_age_max_s=3600)
     found = remarks(AttestationPolicy(**(STRICT | {"evidence_age_max_s": 3600})), pool)
     assert [(remark.level, remark.key) for remark in found] == [("danger", "work.anchor_age_max_s")]
     assert remarks(AttestationPolicy(**(STRICT | {"evidence_age_max_s": 3599})), pool) == ()
+
+
+def test_work_that_nobody_vouches_for_is_remarked_on() -> None:
+    found = remarks(AttestationPolicy(**STRICT), policy())
+    assert [(remark.level, remark.key) for remark in found] == [
+        ("danger", "receipts.ceiling"),
+        ("note", "work.gpu_tokens_per_s"),
+        ("note", "work.witness_carry_s"),
+        ("note", "score.quality"),
+    ]
+
+
+EVEN: dict[str, int] = {"quality_min": 1000, "quality_max": 1000, "reliability_min": 500, "reliability_max": 1500}
+
+
+@pytest.mark.parametrize(
+    ("score", "keys"),
+    [
+        (WeightedScore(tokens=500, uptime=200, tasks=200, quality=100), ["score.quality"]),
+        (WeightedScore(tokens=600, uptime=200, tasks=200, quality=0), []),
+        (TieredScore(base=850, top=500, next=300), ["score.base"]),
+        (TieredScore(base=1000, top=500, next=300), []),
+        (HybridScore(tokens=700, uptime=200, tasks=100, **(EVEN | {"quality_max": 1001})), ["score.quality_max"]),
+        (HybridScore(tokens=700, uptime=200, tasks=100, **EVEN), []),
+        (GuaranteedScore(minimum=500), []),
+        (ProportionalScore(), []),
+    ],
+)
+def test_quality_that_is_paid_for_is_remarked_on(score: Score, keys: list[str]) -> None:
+    found = remarks(AttestationPolicy(**STRICT), replace(vouched(), score=score))
+    assert [(remark.level, remark.key) for remark in found] == [("note", key) for key in keys]
 
 
 def test_dangers_come_first() -> None:
@@ -216,6 +267,7 @@ def test_the_example_is_a_policy_that_names_every_option_and_admits_nobody() -> 
     assert {remark.key for remark in found if remark.level == "danger"} == {
         "attestation.measurements",
         "attestation.gpu_measurements",
+        "receipts.ceiling",
     }
     written = tomllib.loads(text)["attestation"]
     assert set(WORDS) - set(written) == {"measurements", "gpu_measurements", "xfam_allowed"}

@@ -16,8 +16,10 @@ from agent.attesting import CHECK_INTERVAL_S, OwnEvidence
 from attestation.errors import TsmMissingError
 from attestation.gpu import encode_gpu_evidence
 from attestation.types import ProvidedQuote
+from gossip.log_chain import Head
 from gossip.node import Node
 from gossip.records import EvidenceBody
+from gossip.settlement import EvidenceWindow, Reading
 
 __all__ = ["without_threads"]
 
@@ -151,3 +153,25 @@ def test_own_evidence_is_due_at_two_thirds_of_its_time_and_at_once_under_another
     scene.policies.turn_to(scene.next_policy.hash)
     assert scene.attesting._due_in_s(NOW_S) == 0
     assert scene.attesting.covering(NOW_S, NOW_S + 1) == own.record, "what is open stays covered by what covered it"
+
+
+def test_evidence_that_a_settlement_gave_no_place_is_made_anew(scene: Scene) -> None:
+    def own(seq: int) -> OwnEvidence:
+        return OwnEvidence(
+            record=bytes([seq]) * 32, seq=seq, from_s=NOW_S, until_s=NOW_S + AGE_S, policy_hash=scene.policy.hash
+        )
+
+    def kept(*seqs: int) -> tuple[EvidenceWindow, ...]:
+        return tuple(
+            EvidenceWindow(record=bytes([seq]) * 32, from_s=0, until_s=1, machine=bytes(32), tokens_per_s=1)
+            for seq in seqs
+        )
+
+    settled = Reading(head=Head(5, bytes(32)), evidence=kept(3))
+    scene.attesting._own = [own(2), own(3), own(7)]
+    scene.attesting._forget_void(settled)
+    assert [each.seq for each in scene.attesting._own] == [3, 7], "what is not counted yet stays"
+    scene.attesting._own = [own(4)]
+    scene.attesting._forget_void(settled)
+    assert not scene.attesting.is_valid(NOW_S)
+    assert scene.attesting._due_in_s(NOW_S) == 0

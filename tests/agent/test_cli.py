@@ -191,7 +191,7 @@ def test_a_window_too_long_for_the_policy_names_file_and_key(place: Path, capsys
     path.write_text(path.read_text().replace("window_s = 30", "window_s = 31"))
     capsys.readouterr()
     assert main(["run", "--config", str(path)]) == 2
-    assert capsys.readouterr().err.endswith(f"gpupool: {path}: engine.window_s: expected 1 to 30, got 31\n")
+    assert capsys.readouterr().err.endswith(f"gpupool: {path}: meter.window_s: expected 1 to 30, got 31\n")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,7 +219,7 @@ def test_init_makes_what_run_needs(place: Path, capsys: pytest.CaptureFixture[st
     assert config.p2p.announce == ("/ip4/203.0.113.9/tcp/4001",)
     (peer,) = config.p2p.peers
     assert (peer.node_key, peer.addresses) == (NODE_KEY, ("/ip4/203.0.113.7/tcp/4001", "/dns4/a.example/tcp/4001"))
-    assert config.engine.window_s == 30, "the policy's longest window is 60 s"
+    assert config.meter.window_s == 30, "the policy's longest window is 60 s"
     node_key = load_key(config.resolve(config.identity.node_key_file)).public
     assert made["node_key"] == node_key.hex()
     open_journal(config.journal_file, node_key=node_key, pool=PoolId(-217, bytes.fromhex("ab" * 32))).close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +37,7 @@ def made_agent(folder: Path, web_port: int = 0) -> Config:
         pool="0:" + "ab" * 32,
         policy_file="policy.toml",
         liteservers=[("127.0.0.1", 4924, KEY_BASE64)],
-        engine_url="http://127.0.0.1:8000/metrics",
+        work={"engine": {"url": "http://127.0.0.1:8000/metrics"}},
         attestation={"provider": "software", "software_dir": "platform", "software_root_file": "root.der"},
         web_port=web_port,
     )
@@ -118,10 +121,32 @@ def test_an_agent_that_refuses_says_why(tmp_path: Path) -> None:
     assert str(refused.value).endswith("/-/checkpoint: no such settlement here")
 
 
+def test_an_agent_that_refuses_without_a_word(tmp_path: Path) -> None:
+    with listener(302, b"") as (port, _), pytest.raises(OperationError, match="/-/checkpoint: answered status 302"):
+        ask_agent(made_agent(tmp_path, port), "/-/checkpoint")
+
+
 def test_an_answer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ANSWER_BYTES_MAX", 99)
     with listener(200, bytes(100)) as (port, _), pytest.raises(OperationError, match="longer than 99 bytes"):
         ask_agent(made_agent(tmp_path, port), "/-/checkpoint")
+
+
+def test_an_answer_that_drips_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
+
+        def drip() -> None:
+            stream, _ = server.accept()
+            with stream, suppress(OSError):
+                stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                while stream.send(b" "):
+                    if select.select([stream], [], [], 0.02)[0] and not stream.recv(4096):
+                        return
+
+        threads.submit(drip)
+        with pytest.raises(NoAgentError, match="no answer within"):
+            ask_agent(made_agent(tmp_path, server.getsockname()[1]), "/-/status")
 
 
 def test_nobody_answers(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_config_is_read(tmp_path: Path) -> None:
         ("p2p.announce", ("/ip4/127.0.0.1/tcp/4001",)),
         ("engine.url", "https://engine:8000/metrics"),
         ("engine.url", "http://[::1]:8000/metrics"),
-        ("engine.sample_interval_s", 1),
+        ("meter.sample_interval_s", 1),
         ("chain.trust_level", 2),
         ("wallet.version", "v4r2"),
         ("data_dir", "/var/lib/gpupool"),
@@ -125,7 +125,7 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("web.port", "9464", "web.port", "expected `int`"),
         ("web.port", True, "web.port", "expected `int`"),
         ("web.port", 1.5, "web.port", "expected `int`"),
-        ("engine.window_s", "60", "engine.window_s", "expected `int`"),
+        ("meter.window_s", "60", "meter.window_s", "expected `int`"),
         ("chain.timeout_s", "5", "chain.timeout_s", "expected `float`"),
         ("chain.liteservers", {}, "chain.liteservers", "expected `array`"),
         ("p2p.listen", "/ip4/0.0.0.0/tcp/4001", "p2p.listen", "expected `array`"),
@@ -198,8 +198,8 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("p2p.sync_interval_s", float("inf"), "p2p.sync_interval_s", "0.1 to 86400"),
         ("p2p.address_interval_s", 0, "p2p.address_interval_s", "0.1 to 86400"),
         ("p2p.close_interval_s", float("nan"), "p2p.close_interval_s", "0.1 to 86400"),
-        ("engine.window_s", 0, "engine.window_s", "0.1 to 86400"),
-        ("engine.sample_interval_s", 86_401, "engine.sample_interval_s", "0.1 to 86400"),
+        ("meter.window_s", 0, "meter.window_s", "0.1 to 86400"),
+        ("meter.sample_interval_s", 86_401, "meter.sample_interval_s", "0.1 to 86400"),
     ],
 )
 def test_one_line_names_file_key_and_expectation(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agent.errors import InvalidSourceError
 from agent.meter.counters import (
     COUNT_MAX,
+    SERIES_KEPT_MAX,
     SERIES_MAX,
     CounterSample,
     CounterState,
@@ -98,10 +99,42 @@ def test_wandering_start_time_is_no_restart() -> None:
     assert outcome == Deltas({"a": 4}, False)
 
 
-def test_series_are_bounded() -> None:
-    before = state({f"a{{i={i}}}": 1 for i in range(SERIES_MAX)})
+def test_upgrade_that_renames_labels_counts_the_new_ones_once() -> None:
+    # No start time is told: the old series fall silent, and the new ones were not there before.
+    before = state({"a{m=1}": 500})
+    upgraded, outcome = advance(before, sample({"a{m=1,e=0}": 40}), 1060)
+    assert outcome == Deltas({"a": 40}, False)
+    assert advance(upgraded, sample({"a{m=1,e=0}": 45}), 1120)[1] == Deltas({"a": 5}, False)
+
+
+def test_restart_unseen_by_value_and_time_is_credited_too_little_never_too_much() -> None:
+    # The new run has done 800 by its first reading, the old one had shown 500.
+    assert advance(state({"a{}": 500}), sample({"a{}": 800}), 1060)[1] == Deltas({"a": 300}, False)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "expected"), [(1000, Deltas({"a": 9}, True)), (999, Gap("another process answers"))]
+)
+def test_run_that_began_before_the_last_reading_by_a_clock_set_back_is_a_baseline(
+    start_s: int, expected: Deltas | Gap
+) -> None:
+    assert advance(state({"a{}": 5}, start_s=100), sample({"a{}": 9}, start_s=start_s), 1060)[1] == expected
+
+
+def test_series_of_a_reading_are_bounded() -> None:
     with pytest.raises(InvalidSourceError, match="series"):
-        advance(before, sample({"a{i=new}": 1}), 1060)
+        advance(state({}), sample({f"a{{i={i}}}": 1 for i in range(SERIES_MAX + 1)}), 1060)
+
+
+def test_silent_series_are_remembered_until_there_are_too_many() -> None:
+    kept = state({f"a{{i={i}}}": 5 for i in range(SERIES_KEPT_MAX - 1)})
+    kept, outcome = advance(kept, sample({"a{i=new}": 1}), 1060)
+    assert outcome == Deltas({"a": 1}, False)
+    assert advance(kept, sample({"a{i=0}": 7}), 1120)[1] == Deltas({"a": 2}, False)
+    forgotten, outcome = advance(kept, sample({"a{i=newer}": 3}), 1120)
+    assert outcome == Deltas({"a": 3}, False)
+    assert forgotten is not None
+    assert forgotten.last == {"a{i=newer}": 3}
 
 
 @dataclass

@@ -161,7 +161,10 @@ HOSTILE = [
     pytest.param([("witness", bytes(32), -1)], {}, "seconds: expected", id="negative"),
     pytest.param([("meter", "engine", b"[]")], {}, "meter state", id="no state"),
     pytest.param([("meter", "e" * 65, b"{}")], {}, "of this form is unknown", id="long source"),
-    pytest.param([("window", b"{}")], {}, "missing required field", id="no window"),
+    pytest.param([("window", b"{}")], {}, "neither a window nor receipts", id="nothing pending"),
+    pytest.param([("window", b'{"window": {}}')], {}, "missing required field", id="no window"),
+    pytest.param([("window", b'{"receipts": {}}')], {}, "missing required field", id="no receipts"),
+    pytest.param([("window", b'{"deeds": {}}')], {}, "unknown field", id="something else pending"),
     pytest.param([(("deep",), b"")], {}, "of this form is unknown", id="kind as array"),
     pytest.param([("end", 5, b"")], {}, "its end does not match", id="end too early"),
 ]

@@ -57,6 +57,33 @@ async def test_completion_is_what_the_meter_reads(autojump_clock: MockClock) -> 
     assert counted["latency_le_us:inf"] == 2
 
 
+async def test_an_engine_that_lies_still_tells_a_gateway_what_it_served(autojump_clock: MockClock) -> None:
+    model = Model(1, Speed(), inflation=10)
+    async with client_of(EngineServer(model)) as client:
+        state, _ = await read(client)
+        done = await client.post("/v1/completions", json={"prompt": "one two three", "max_tokens": 40})
+        _, counted = await read(client, state)
+        model.served = {second - 1: tokens for second, tokens in model.served.items()}  # the second is over
+        served = (await client.get("/devnet/served")).json()["served"]
+        after = (await client.get("/devnet/served", params={"after_s": str(served[0][0])})).json()["served"]
+        refused = await client.get("/devnet/served", params={"after_s": "-1"})
+    total = done.json()["usage"]["total_tokens"]
+    assert [tokens for _, tokens in served] == [total]
+    assert counted[PROMPT_TOKENS] + counted[GENERATION_TOKENS] == 10 * total
+    assert after == []
+    assert refused.status_code == 400
+
+
+async def test_an_idle_engine_counts_what_it_did_not_serve(autojump_clock: MockClock) -> None:
+    model = Model(1, Speed(), is_idle=True)
+    async with client_of(EngineServer(model)) as client:
+        state, _ = await read(client)
+        await model.complete(30, 40)
+        _, counted = await read(client, state)
+    assert counted[PROMPT_TOKENS] == 30
+    assert model.served == {}
+
+
 @pytest.mark.parametrize(
     ("content", "status"),
     [

@@ -9,6 +9,7 @@ from devnet_history import History, end_s, landing, settlements
 from pool_fixture import POT_NANOTON
 from rich.console import Console, RenderableType
 
+from agent.devnet.credits import Credited, Credits, cheat_of
 from agent.devnet.options import DevnetOptions, require_options
 from agent.devnet.processes import start
 from agent.devnet.report import Books, keep_books, report_table, report_value, shares
@@ -150,6 +151,18 @@ async def test_live_view_shows_a_chain_that_is_away() -> None:
     assert lines[0] == "chain away, last seen in epoch 3"
     assert any(line.startswith(" agent-2") and line.endswith("chain away") for line in lines)
     assert "nothing is settled yet" in lines
+
+
+async def test_live_view_shows_what_was_credited() -> None:
+    rows = (
+        Credited(name="agent-0", claimed=1_000, vouched=900, credited=900, share=0.5),
+        Credited(name="agent-1", claimed=10_000, vouched=900, credited=900, share=0.5),
+    )
+    found = Credits(rows=rows, vouched_by="paid on chain", cheat=cheat_of("inflate", rows, {"agent-1"}))
+    lines = drawn(live_view(replace(await frame(), credits=found)), 80)
+    assert any(line.split() == ["agent-1", "10,000", "900", "900", "50.0%"] for line in lines)
+    assert "claimed 10,000, credited 900, share 50.0%: 100 % of an honest share" in lines
+    assert all(len(line) <= 80 for line in lines)
 
 
 @pytest.mark.parametrize(

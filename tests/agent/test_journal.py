@@ -265,6 +265,7 @@ def test_a_window_is_struck_off_with_its_record_and_not_otherwise(path: Path) ->
         journal.keep_meter("engine", b"state 1", [b"window 1", b"window 2"])
         number, body = journal.next_window()
         assert body == b"window 1"
+        assert journal.waiting() == [b"window 1", b"window 2"]
         journal.append_own(records[0], number)
         with pytest.raises(JournalError):
             journal.append_own(records[0], journal.next_window()[0])  # refused: the window stays

@@ -68,9 +68,11 @@ class Life:
             key(author.i).public: replace(
                 settlement.readings[key(author.i).public],
                 dead=dead,
-                evidence=(EvidenceWindow(record=author.records[0].hash, from_s=0, until_s=1 << 32, machine=bytes(32)),)[
-                    : self.first_stays
-                ],
+                evidence=(
+                    EvidenceWindow(
+                        record=author.records[0].hash, from_s=0, until_s=1 << 32, machine=bytes(32), tokens_per_s=1
+                    ),
+                )[: self.first_stays],
             )
             for author in self.authors
         }

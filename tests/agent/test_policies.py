@@ -71,7 +71,7 @@ def test_both_files_of_the_config_are_read(tmp_path: Path) -> None:
         pool=f"0:{'ab' * 32}",
         policy_file="policy.toml",
         liteservers=[("127.0.0.1", 4924, base64.b64encode(bytes(32)).decode())],
-        engine_url="http://127.0.0.1:8000/metrics",
+        work={"engine": {"url": "http://127.0.0.1:8000/metrics"}},
         attestation={"provider": "software", "software_dir": "platform", "software_root_file": "root.der"},
         more={"pool": {"next_policy_file": "next.toml"}},
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +229,60 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         certificates.write(tmp_path / "none" / "pause.json", made())
     with pytest.raises(InvalidCertificateFileError, match=r"none\.json: cannot be read"):
         certificates.read(tmp_path / "none.json")
+
+
+def failing(call: Callable[..., Any], at: int) -> Callable[..., Any]:
+    """The same call, whose number `at` (0 ..) finds no room."""
+    count = iter(range(99))
+
+    def fail(*arguments: Any) -> Any:
+        if next(count) == at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return call(*arguments)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "is_signed"),
+    [("fsync", 0, False), ("fsync", 1, False), ("fsync", 3, True), ("link", 1, True), ("fsync", 5, True)],
+    ids=["the first", "the second", "signed", "its name", "the folder"],
+)
+def test_all_files_are_written_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int, is_signed: bool
+) -> None:
+    unsigned = [made(command) for command in COMMANDS[:2]]
+    files = [(tmp_path / f"{i}.json", file) for i, file in enumerate(unsigned)]
+    asked: list[set[str]] = []
+
+    def sign() -> list[CertificateFile]:
+        asked.append({path.read_text() for path in tmp_path.iterdir()})
+        return [file.signed_by(key(0)) for file in unsigned]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, failing(getattr(os, name), at))
+        with pytest.raises(OperationError, match=r"json: cannot be written: No space left on device"):
+            certificates.write_new(files, sign)
+    assert list(tmp_path.iterdir()) == []
+    assert asked == [set(map(encode, unsigned))] * is_signed, "on disk before they are signed"
+    certificates.write_new(files, sign)
+    assert [certificates.read(path) for path, _ in files] == [file.signed_by(key(0)) for file in unsigned]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_signature_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
+    def refuse() -> list[CertificateFile]:
+        raise OperationError("another was signed")
+
+    with pytest.raises(OperationError, match="another was signed"):
+        certificates.write_new([(tmp_path / "pause.json", made())], refuse)
+    assert list(tmp_path.iterdir()) == []
+    certificates.write(tmp_path / "old.json", made())
+    with pytest.raises(OperationError, match=r"old\.json: exists already"):
+        certificates.write_new([(tmp_path / "pause.json", made()), (tmp_path / "old.json", made())], refuse)
+    with pytest.raises(OperationError, match=r"new\.json: exists already"):
+        certificates.write_new([(tmp_path / "new.json", made()), (tmp_path / "new.json", made())], refuse)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
 
 
 def twice() -> OperatorSet:

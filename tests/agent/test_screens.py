@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pool_fixture import operator_set, participant
 
-from agent.screens import operators_text, operators_value, status_text, ton, ton_exact
+from agent.errors import OperationError
+from agent.screens import aligned, operators_text, operators_value, status_text, ton, ton_exact
 from contracts.model import NANO
 
 POOL: dict[str, Any] = {
@@ -70,6 +73,10 @@ STATUS: dict[str, Any] = {
         "place_taken_by": None,
     },
     "work": {"tokens": 12345, "tasks": 6, "head": 9, "error": None},
+    "sources": [{"source": "engine", "instance": 0, "provenance": "vllm", "error": None, "notes": []}],
+    "own": None,
+    "reconciliation": None,
+    "claimable_nanoton": None,
     "peers": [
         peer("11", heard_ago_s=1.6, address_from="config"),
         peer("22", connected=False, heard_ago_s=70.4, dial_errors=["/ip4/10.0.0.5/tcp/1: timed out", "\x1b[2J"]),
@@ -107,11 +114,12 @@ def test_a_healthy_agent() -> None:
         f"evidence  {'bb' * 8} refused (debug_refused): 'debug \\x1b[2J'",
         f"evidence  {'cc' * 8} ran out at 2027-01-15 08:00 UTC, and no newer came",
         "work      12,345 tokens in 6 tasks since start, log at record 9",
+        "source    engine: vllm",
         "entry     active, stake 100.000 TON, reputation 500",
     ]
 
 
-NO_EVIDENCE = {
+NO_EVIDENCE: dict[str, Any] = {
     "valid": False,
     "valid_until_s": None,
     "error": None,
@@ -122,6 +130,17 @@ NO_EVIDENCE = {
     "settled": {},
     "missing": [],
     "place_taken_by": None,
+}
+
+
+SOURCE = {"source": "cocoon", "instance": 1, "provenance": "cocoon b75d444", "error": None, "notes": []}
+OWN = {
+    "epoch": 2,
+    "tokens": 50,
+    "metered_tokens": 100,
+    "score": 1,
+    "total_score": 4,
+    "reasons": ["receipts cover 50 %"],
 }
 
 
@@ -142,6 +161,11 @@ NO_EVIDENCE = {
             "evidence",
             {**NO_EVIDENCE, "place_taken_by": "ee" * 32},
             f"evidence  {'ee' * 8} holds the place on this machine",
+        ),
+        (
+            "evidence",
+            {**NO_EVIDENCE, "place_taken_by": "ee" * 32, "is_gpu_taken": True},
+            f"evidence  {'ee' * 8} holds the place on a GPU that this host proves",
         ),
         ("peers", [], "peers     nobody connected; operators' weight in reach: 3 of 4"),
         ("peers", [peer("11")] * 20, "peers     and 4 more, see --json"),
@@ -186,10 +210,89 @@ NO_EVIDENCE = {
         ("close", {**CLOSE, "view": 0, "certified": True}, "view 0, 2 observations, attested 0 of 4, certified"),
         ("close", {**CLOSE, "waiting_for": 3}, "attested 0 of 4, waiting for 3 objects of others"),
         ("settled", {"epoch": 2, "root": "cd" * 32}, "settled   epoch 2, root cdcdcdcdcdcdcdcd"),
+        ("sources", [{**SOURCE, "error": "refused"}], "source    cocoon-1: refused"),
+        ("sources", [{**SOURCE, "notes": ["its port is public"]}], "source    cocoon-1: its port is public"),
+        ("own", OWN, "own part  epoch 2: 50 tokens credited of 100 metered, share 25.0 %"),
+        ("own", OWN, "own part  less, as receipts cover 50 %"),
+        ("reconciliation", {"alarm": "the meter missed work"}, "books     the meter missed work"),
     ],
 )
 def test_what_is_to_be_known_shows(part: str, value: object, line: str) -> None:
     assert line in status_text({**STATUS, part: value})
+
+
+RESTART = (
+    "agent     the agent that runs is of version 0.1.0, and does not tell of {} as this command expects: restart it"
+)
+
+
+def test_an_agent_of_the_version_before_is_shown_as_far_as_it_tells() -> None:
+    since_then = {"sources", "own", "reconciliation", "claimable_nanoton"}
+    lines = status_text({key: value for key, value in STATUS.items() if key not in since_then}).splitlines()
+    whole = status_text(STATUS).splitlines()
+    assert lines.pop(1) == RESTART.format("source, own part, books")
+    assert lines == [line for line in whole if not line.startswith("source")]
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "name"),
+    [
+        ("chain", {"seqno": 7}, "chain, entry"),
+        ("peers", [{"node_key": "aa"}], "peers"),
+        ("evidence", {**NO_EVIDENCE, "valid_until_s": 10**30}, "evidence"),
+        ("work", {"tokens": 10**30, "tasks": 0, "head": 1, "error": None}, "work"),
+        ("sources", None, "source"),
+        ("time_s", "now", "evidence, policy"),
+    ],
+)
+def test_a_part_of_another_form_is_named_and_the_rest_shown(part: str, value: object, name: str) -> None:
+    lines = status_text({**STATUS, part: value}).splitlines()
+    assert lines[1] == RESTART.format(name)
+    assert lines[-1].startswith("entry" if "entry" not in name else "source")
+
+
+@pytest.mark.parametrize("tree", [{"node_key": 1}, {}, {**STATUS, "version": None}, {**STATUS, "uptime_s": 10**30}])
+def test_what_is_no_agent_is_an_error(tree: dict[str, Any]) -> None:
+    with pytest.raises(OperationError, match=r"what answers is not an agent \(.*\); see web.port"):
+        status_text(tree)
+
+
+def places(tree: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Where something stands in a tree."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path, *(place for key, value in items for place in places(value, (*path, key)))]
+
+
+def changed(tree: Any, path: tuple[Any, ...], value: object) -> Any:
+    if not path:
+        return value
+    copy = tree.copy()
+    copy[path[0]] = changed(tree[path[0]], path[1:], value)
+    return copy
+
+
+FULL = {**STATUS, "pool": {**POOL, "proposals": [PROPOSAL]}, "policies": [POLICY], "close": CLOSE, "own": OWN}
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | st.text(),
+    lambda some: st.lists(some, max_size=2) | st.dictionaries(st.text(), some, max_size=2),
+    max_leaves=3,
+)
+
+
+@given(st.sampled_from(places(FULL)[1:]), anything)
+def test_nothing_that_answers_breaks_the_screen(path: tuple[object, ...], value: object) -> None:
+    try:
+        text = status_text(changed(FULL, path, value))
+    except OperationError:
+        assert path[0] in ("version", "uptime_s", "node_key")
+    else:
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert text.encode()
+
+
+def test_a_table_is_aligned() -> None:
+    assert aligned([("a", "bb"), ("ccc", "d")]) == ["  a  bb", "ccc   d"]
+    assert aligned([("a", "bb"), ("ccc", "d")], left=1) == ["a    bb", "ccc   d"]
 
 
 @pytest.mark.parametrize(

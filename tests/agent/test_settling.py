@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
 import contract_states
 import pytest
 import trio
+import trio.testing
 from chain_in_memory import World, opened, rewards_state
-from epochs import policy_work
+from epochs import policy_receipts, policy_work
 from pool_fixture import POOL, START_S, key, operator_set, participant, policy
 
+import agent.workers
 from agent.metrics import Metrics
 from agent.policies import Policies
 from agent.settling import Settling
-from contracts.errors import ChainConflictError, ChainUnavailableError, ContractsError
+from agent.workers import BUDGET_S, Workers
+from contracts.errors import ChainConflictError, ChainUnavailableError, ContractAbsentError, ContractsError
 from contracts.model import (
     NANO,
     SET_FALLBACK_S,
@@ -47,6 +51,7 @@ def settling_of(world: World, *more: PoolPolicy) -> Settling:
         world,
         world.address,
         world,
+        Workers(world, key(0).public),
         Policies(policy(), *more),
         Metrics(version="0", process=False),
         poll_interval_s=1,
@@ -183,6 +188,37 @@ class Listener:
 
     async def handle(self, event: Any) -> None:
         self.heard.append(event)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_an_epoch_waits_for_worker_contracts_and_the_chain_is_followed_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_answered: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    read_s = 20
+
+    async def read(*_: object) -> None:
+        await trio.sleep(read_s if is_answered else math.inf)
+        raise ContractAbsentError("nothing stands there")
+
+    monkeypatch.setattr(agent.workers, "read_worker", read)
+    receipts = policy_receipts(policy(), ceiling="worker-contract")
+    paid = replace(policy(), receipts=receipts, hash=b"\x22" * 32)
+    world.participants[0] = (replace(participant(0), worker=Address(0, b"w" * 32)),)
+    world.state_now = rewards_state(open_epochs=(opened(1, START_S, policy_hash=paid.hash),))
+    settling, node = settling_of(world, paid), Listener()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(settling.workers.run)
+        nursery.start_soon(settling.follow, node, lambda: None)
+        await trio.sleep(read_s - 1)
+        assert len(node.heard) >= read_s - 1
+        assert {event.frame for event in node.heard} == {None}
+        await trio.sleep(BUDGET_S - read_s + 3)
+        assert node.heard[-1].frame == settling.frame
+        assert node.heard[-1].frame is not None
+        assert node.heard[-1].worker_tokens == ({key(0).public: 0} if is_answered else {})
+        opened_at = [event.frame is not None for event in node.heard].index(True)
+        assert abs(opened_at - (read_s if is_answered else BUDGET_S)) <= 2
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("error", [ChainUnavailableError("down"), ChainConflictError("lies")])

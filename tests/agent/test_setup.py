@@ -20,11 +20,11 @@ def answers(pool: str = "0:" + "ab" * 32, engine_url: str = "http://127.0.0.1:80
         pool=pool,
         policy_file="policy.toml",
         liteservers=[("127.0.0.1", 4924, KEY_BASE64)],
-        engine_url=engine_url,
+        work={"engine": {"url": engine_url}},
         attestation={"provider": "software", "software_dir": "platform", "software_root_file": "root.der"},
         announce=["/ip4/203.0.113.9/tcp/4001"],
         peers=[Peer(node_key="cd" * 32, addresses=["/ip4/203.0.113.7/tcp/4001"])],
-        more={"engine": {"window_s": 7}},
+        more={"meter": {"window_s": 7}},
     )
 
 
@@ -37,7 +37,7 @@ def test_init_then_load(tmp_path: Path) -> None:
     made = init_agent(folder, answers())
     assert names(folder) == ["agent.toml", "data", "node.key", "wallet.key"]
     assert load_config(folder / "agent.toml") == made.config
-    assert made.config.engine.window_s == 7
+    assert made.config.meter.window_s == 7
     assert made.config.p2p.peers[0].addresses == ("/ip4/203.0.113.7/tcp/4001",)
     assert made.config.p2p.announce == ("/ip4/203.0.113.9/tcp/4001",)
 

@@ -11,6 +11,7 @@ from contract_states import pinned, pool_state, rewards_state
 from pool_fixture import EPOCH_S, START_S, key, operator_set, participant, policy
 from prometheus_client import generate_latest
 
+from agent.measuring import Measured
 from agent.metrics import Metrics
 from agent.policies import Policies
 from agent.settling import PoolView
@@ -22,6 +23,7 @@ from agent.status import (
     _policies,
     _pool,
     _reach,
+    _work,
     not_earning,
     update_entry_metrics,
     update_metrics,
@@ -136,7 +138,11 @@ def test_evidence_that_an_epoch_settled_is_not_missing_after_a_restart() -> None
     """Its record is not here any more, so nothing judges it again until it is renewed."""
 
     def settled(from_s: int, until_s: int) -> Reading:
-        return Reading(evidence=(EvidenceWindow(record=b"r" * 32, from_s=from_s, until_s=until_s, machine=b"m" * 32),))
+        return Reading(
+            evidence=(
+                EvidenceWindow(record=b"r" * 32, from_s=from_s, until_s=until_s, machine=b"m" * 32, tokens_per_s=1),
+            )
+        )
 
     now_s = START_S + 100
     readings = {
@@ -174,6 +180,15 @@ def test_evidence_that_an_epoch_settled_is_not_missing_after_a_restart() -> None
     value = _evidence(agent, now_s)
     assert value["settled"] == {key(1).public.hex(): now_s}
     assert value["missing"] == [key(i).public.hex() for i in (2, 3, 5)], "the own key is nobody else's"
+
+
+def test_tasks_are_those_of_the_kind_of_source_that_counts() -> None:
+    measured = Measured(windows=1, amounts={(1, 1): 50, (1, 2): 50, (1, 4): 10, (2, 3): 90, (2, 4): 12})
+    agent: Any = SimpleNamespace(
+        measuring=SimpleNamespace(measured=measured), policies=SimpleNamespace(in_force=policy())
+    )
+    work = _work(agent, None)
+    assert (work["source"], work["tokens"], work["tasks"]) == ("engine", 100, 10)
 
 
 def test_metrics_of_the_own_entry() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from attesting_scene import AGE_S, NODE_KEY, NOW_S, POOL, Scene, without_threads
 from pool_fixture import key
 
 from agent import verdicts
-from agent.standings import Standing, place_taken_by
+from agent.standings import Holder, Standing, place_taken_by
 from agent.verdicts import anchor_of
 from attestation.appraisal import Appraisal
 from attestation.errors import CollateralMalformedError, ReportDataMismatchError
@@ -223,14 +224,14 @@ def test_the_place_on_a_machine(scene: Scene) -> None:
     mine, theirs = key(0).public, key(1).public
 
     def base(*holders: bytes, until_s: int = NOW_S) -> Base:
-        window = EvidenceWindow(record=bytes(32), from_s=0, until_s=until_s, machine=b"m" * 32)
+        window = EvidenceWindow(record=bytes(32), from_s=0, until_s=until_s, machine=b"m" * 32, tokens_per_s=1)
         return Base(readings={key: Reading(evidence=(window,)) for key in holders})
 
     standings = {mine: Standing(record=bytes(32), seq=1, found=Machine())}  # type: ignore[arg-type]
     for holders, nodes_max, taken_by in (
         ([], 1, None),
         ([mine], 1, None),
-        ([theirs], 1, theirs),
+        ([theirs], 1, Holder(node_key=theirs, is_gpu=False)),
         ([theirs], 2, None),
         ([mine, theirs], 1, None),
     ):
@@ -239,10 +240,29 @@ def test_the_place_on_a_machine(scene: Scene) -> None:
     assert place_taken_by(mine, {}, base(theirs), nodes_max=1, now_s=NOW_S) is None
 
 
+def test_a_gpu_that_earns_for_another_node_takes_the_place(scene: Scene) -> None:
+    mine, theirs = key(0).public, key(1).public
+    standings = {mine: Standing(record=bytes(32), seq=1, found=Machine(b"a" * 32, b"b" * 32))}
+
+    def base(holder: bytes, *gpus: bytes, until_s: int = NOW_S) -> Base:
+        window = EvidenceWindow(record=bytes(32), from_s=0, until_s=until_s, machine=holder, gpus=gpus, tokens_per_s=1)
+        return Base(readings={holder: Reading(evidence=(window,))})
+
+    def taken_by(settled: Base) -> Holder | None:
+        return place_taken_by(mine, standings, settled, nodes_max=1, now_s=NOW_S)
+
+    assert taken_by(base(theirs, b"b" * 16)) == Holder(node_key=theirs, is_gpu=True)
+    assert taken_by(base(theirs, b"c" * 16)) is None
+    assert taken_by(base(theirs, b"b" * 16, until_s=NOW_S - 1)) is None
+    assert taken_by(base(mine, b"a" * 16, b"b" * 16)) is None
+
+
 class Machine(Appraisal):
-    """An appraisal of which nothing but the machine is looked at."""
+    """An appraisal of which nothing but the machine and the GPUs is looked at."""
 
     machine = b"m" * 32  # type: ignore[assignment]
 
-    def __init__(self) -> None:
+    def __init__(self, *gpus: bytes) -> None:
         """Nothing is appraised here."""
+        found = tuple(SimpleNamespace(identity=gpu) for gpu in gpus)
+        object.__setattr__(self, "gpus", found)

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pool_fixture import POOL, Author, evidence, fill, frame, key, log_book, verdict
@@ -15,6 +14,7 @@ from pool_fixture import POOL, Author, evidence, fill, frame, key, log_book, ver
 from agent.config import Config
 from agent.journal import Journal, create_journal, open_journal
 from agent.meter.work import MeterState, WorkWindow, encode_state
+from agent.pending import encode_pending
 from agent.setup import Answers, init_agent
 from gossip.cut import CutPoint
 from gossip.log_chain import GENESIS
@@ -36,7 +36,7 @@ def answers() -> Answers:
         pool=f"0:{POOL.account.hex()}",
         policy_file="policy.toml",
         liteservers=[("127.0.0.1", 4924, "hyHNnrPKZZSDpEw1IqKwbe28T1OFoFGjRDjJ8yTXPuE=")],
-        engine_url="http://127.0.0.1:8000/metrics",
+        work={"engine": {"url": "http://127.0.0.1:8000/metrics"}},
         attestation={"provider": "software", "software_dir": "platform", "software_root_file": "root.der"},
     )
 
@@ -55,20 +55,7 @@ def own_config(folder: Path) -> Config:
 
 
 def window(number: int) -> bytes:
-    return msgspec.json.encode(
-        WorkWindow(
-            start_s=number,
-            end_s=number + 1,
-            source="engine",
-            provenance="vllm",
-            counters=(),
-            gpu_seconds=None,
-            energy_mj=None,
-            failed=None,
-            latency_ms=None,
-            gap_s=0,
-        )
-    )
+    return encode_pending(WorkWindow(start_s=number, end_s=number + 1, readings=()))
 
 
 def attest_evidence(author: Author, collateral: bytes, **changes: object) -> None:

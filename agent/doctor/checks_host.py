@@ -1,0 +1,205 @@
+"""Checks of this host: settings and keys, disk and journal, the agent's process, clock, what proves the host.
+
+In the order in which one thing keeps the next from working: what stops the agent from starting, or makes it of no use
+that it runs, comes before the agent that is down.
+"""
+
+from __future__ import annotations
+
+from agent.doctor.checks import Check, Trouble, tried
+from agent.doctor.facts import DaemonState, DoesNotApplyError, Facts, NotKnownError, Trial, known
+from agent.doctor.findings import FindingClass, Severity
+
+DISK_FULL_BYTES = 64 << 20
+"""Less free space than the journal's own log may take (64 MiB)."""
+DISK_LOW_BYTES = 1 << 30
+CLOCK_OFF_MAX_S = 60
+"""As the agent's own readiness has it."""
+
+_SETTINGS, _HOST = FindingClass.SETTINGS, FindingClass.HOST
+_PROBLEM, _WARNING = Severity.PROBLEM, Severity.WARNING
+
+
+def _config(facts: Facts) -> Trouble | None:
+    return tried(facts.settings.config, "mend what it names, or name another file with --config")
+
+
+def _node_key(facts: Facts) -> Trouble | None:
+    return tried(facts.settings.node_key, "mend the file as the agent's user; a lost key comes from its backup alone")
+
+
+def _wallet_key(facts: Facts) -> Trouble | None:
+    return tried(facts.settings.wallet_key, "mend the file as the agent's user; a lost key comes from its backup alone")
+
+
+def _policy_file(facts: Facts) -> Trouble | None:
+    return tried(facts.settings.policy, "get the pool's policy document from its operators")
+
+
+def _servers(facts: Facts) -> Trouble | None:
+    return tried(facts.settings.servers, "download the network's global config anew, or name liteservers in [chain]")
+
+
+def _proof_files(facts: Facts) -> Trouble | None:
+    return tried(facts.settings.proof, "mend [attestation] in the settings")
+
+
+def _data_dir(facts: Facts) -> Trouble | None:
+    return tried(known(facts.host).data_dir, "make it, owned and writable by the agent's user, or mend data_dir")
+
+
+def _disk_full(facts: Facts) -> Trouble | None:
+    free = known(known(facts.host).free_bytes)
+    if free >= DISK_FULL_BYTES:
+        return None
+    return Trouble(f"{free >> 20} MiB are left on the disk of the data folder", "make room; then start the agent again")
+
+
+def _disk_low(facts: Facts) -> Trouble | None:
+    free = known(known(facts.host).free_bytes)
+    if not DISK_FULL_BYTES <= free < DISK_LOW_BYTES:
+        return None
+    return Trouble(f"{free >> 20} MiB are left on the disk of the data folder", "make room before it is full")
+
+
+def _journal_missing(facts: Facts) -> Trouble | None:
+    cause = known(facts.journal).missing
+    fix = (
+        "`gpupool db import` the newest export, or restore a backup; without one `gpupool run --fresh` asks the "
+        "operators what this key signed; a new agent: `gpupool init`"
+    )
+    return None if cause is None else Trouble(cause, fix)
+
+
+def _journal_unusable(facts: Facts) -> Trouble | None:
+    return tried(known(facts.journal).unusable, "mend what the message names; the agent cannot start before")
+
+
+def _journal_damaged(facts: Facts) -> Trouble | None:
+    fix = "stop the agent, move the file away, `gpupool db import` the newest export; see `gpupool db check`"
+    return tried(known(facts.journal).damage, fix)
+
+
+def _log_dead(facts: Facts) -> Trouble | None:
+    settled = known(known(facts.journal).settled)
+    if settled is None or not settled.is_dead:
+        return None
+    return Trouble(
+        "the own log has forked or was closed: nothing of this node key ever counts again",
+        "start anew with a new wallet and node key (gpupool init); find out who else used the key",
+    )
+
+
+def _web_port(facts: Facts) -> Trouble | None:
+    daemon = known(facts.daemon)
+    if daemon.state is DaemonState.STRANGER:
+        return Trouble(daemon.detail, "stop what answers there, or set another web.port")
+    return tried(_port(facts, known(facts.host).web_port), "stop what listens there, or set another web.port")
+
+
+def _p2p_port(facts: Facts) -> Trouble | None:
+    trial = _port(facts, known(facts.host).p2p_ports)
+    return tried(trial, "stop what listens there, or set another address in p2p.listen")
+
+
+def _port(facts: Facts, trial: Trial) -> Trial:
+    """What came of trying a port, which an agent that runs holds itself."""
+    if known(facts.daemon).state in (DaemonState.UP, DaemonState.SILENT):
+        raise DoesNotApplyError("the agent runs")
+    return trial
+
+
+def _agent_silent(facts: Facts) -> Trouble | None:
+    daemon = known(facts.daemon)
+    if daemon.state is not DaemonState.SILENT:
+        return None
+    return Trouble(
+        f"a process holds the journal, but no agent answers: {daemon.detail}",
+        "if it has just started, wait; else look at its log (journalctl -u gpupool-agent) and start it again",
+    )
+
+
+def _agent_down(facts: Facts) -> Trouble | None:
+    daemon = known(facts.daemon)
+    if daemon.state is not DaemonState.DOWN:
+        return None
+    return Trouble(
+        f"the agent does not run: {daemon.detail}",
+        "start it: systemctl start gpupool-agent, or gpupool run; its log says why it ended",
+    )
+
+
+def _agent_foreign(facts: Facts) -> Trouble | None:
+    own, answers = known(facts.node_key), known(facts.status().agent).node_key
+    if answers == own.hex():
+        return None
+    return Trouble(
+        f"the agent that answers has another node key ({answers[:16]}) than these settings",
+        "name the settings of the agent that runs (--config), or give each agent a web.port of its own",
+    )
+
+
+def _agent_stuck(facts: Facts) -> Trouble | None:
+    return tried(known(facts.daemon).healthy, "start the agent again; report it with its log")
+
+
+def _agent_outdated(facts: Facts) -> Trouble | None:
+    runs = known(facts.status().agent).version
+    if runs == facts.version:
+        return None
+    return Trouble(f"the agent that runs is {runs}, installed is {facts.version}", "restart the agent")
+
+
+def _agent_before_settings(facts: Facts) -> Trouble | None:
+    started_s = facts.now_s - known(facts.status().agent).uptime_s
+    if known(facts.settings.changed_s) <= started_s:
+        return None
+    return Trouble("the settings were written after the agent started", "restart the agent, so that it reads them")
+
+
+def _clock_behind(facts: Facts) -> Trouble | None:
+    ahead_s = known(known(facts.chain).clock_ahead_s)
+    if ahead_s >= -CLOCK_OFF_MAX_S:
+        return None
+    return Trouble(f"this host's clock is {-ahead_s} s behind the chain's", "set it: timedatectl set-ntp true")
+
+
+def _prover(facts: Facts) -> Trouble | None:
+    trouble = tried(known(facts.host).prover, "bring it back: docs/attestation.md says what each provider needs")
+    if trouble is None:
+        return None
+    try:
+        is_proven = known(facts.status().evidence).valid
+    except NotKnownError:
+        is_proven = False
+    return Trouble(trouble.cause, trouble.fix, _WARNING) if is_proven else trouble
+
+
+CHECKS = tuple(
+    Check(code=code, clazz=clazz, severity=severity, fine=fine, look=look)
+    for code, clazz, severity, fine, look in (
+        ("config-unusable", _SETTINGS, _PROBLEM, "the settings can be read", _config),
+        ("node-key-unusable", _SETTINGS, _PROBLEM, "the node key can be used", _node_key),
+        ("wallet-key-unusable", _SETTINGS, _PROBLEM, "the wallet key can be used", _wallet_key),
+        ("policy-file-unusable", _SETTINGS, _PROBLEM, "the policy documents can be read", _policy_file),
+        ("liteserver-list-unusable", _SETTINGS, _PROBLEM, "liteservers are named", _servers),
+        ("proof-files-unusable", _SETTINGS, _PROBLEM, "the files of [attestation] can be read", _proof_files),
+        ("data-folder-unusable", _HOST, _PROBLEM, "the data folder can be written", _data_dir),
+        ("disk-full", _HOST, _PROBLEM, "there is room on the disk", _disk_full),
+        ("journal-missing", _HOST, _PROBLEM, "there is a journal", _journal_missing),
+        ("journal-unusable", _HOST, _PROBLEM, "the journal is this agent's, and can be opened", _journal_unusable),
+        ("journal-damaged", _HOST, _PROBLEM, "the journal is sound", _journal_damaged),
+        ("log-dead", FindingClass.SETTLEMENT, _PROBLEM, "the own log is whole", _log_dead),
+        ("web-port-taken", _HOST, _PROBLEM, "the port for questions is the agent's, or free", _web_port),
+        ("p2p-port-taken", FindingClass.NETWORK, _PROBLEM, "the ports for other agents are free", _p2p_port),
+        ("agent-silent", _HOST, _PROBLEM, "whoever holds the journal answers", _agent_silent),
+        ("agent-down", _HOST, _PROBLEM, "the agent runs", _agent_down),
+        ("agent-foreign", _SETTINGS, _PROBLEM, "the agent that answers is that of these settings", _agent_foreign),
+        ("agent-stuck", _HOST, _PROBLEM, "the agent does its work", _agent_stuck),
+        ("agent-outdated", _HOST, _WARNING, "the agent that runs is the installed one", _agent_outdated),
+        ("agent-before-settings", _SETTINGS, _WARNING, "the agent runs with these settings", _agent_before_settings),
+        ("disk-low", _HOST, _WARNING, "there is plenty of room on the disk", _disk_low),
+        ("clock-behind", _HOST, _PROBLEM, "this host's clock is not behind", _clock_behind),
+        ("prover-away", _HOST, _PROBLEM, "what proves this host is at hand", _prover),
+    )
+)

@@ -1,0 +1,158 @@
+"""Probes of files and ports of this host: settings, keys, policies, data folder, what proves the host.
+
+All of it blocks, and only looks: a port is bound for a moment, and only while no agent runs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from agent.config import Config, load_config
+from agent.doctor.facts import HostFacts, SettingsFacts, Trial, Unknown
+from agent.errors import AgentError, ConfigError
+from agent.identity import load_key
+from agent.policies import load_policies
+from agent.providers import open_providers, pool_root
+from agent.servers import config_servers
+from attestation.errors import AttestationError
+from contracts.chain_values import LiteServer
+from contracts.errors import ContractsError
+from contracts.signing import SigningKey
+from gossip.addresses import parse_tcp_address
+from gossip.policy import PoolPolicy
+
+UNREAD = Unknown("the settings cannot be read")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What the settings lead to; None where that cannot be used."""
+
+    config: Config
+    node_key: SigningKey | None
+    wallet_key: SigningKey | None
+    policies: Mapping[bytes, PoolPolicy] | None
+    servers: tuple[LiteServer, ...]
+
+
+def open_settings(path: Path) -> tuple[SettingsFacts, Opened | None]:
+    """Read the settings file and all that it names; nothing that is wrong with one keeps from reading the next."""
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        return unread_settings(str(error)), None
+    node_key, node_trial = _try(lambda: load_key(config.resolve(config.identity.node_key_file)))
+    wallet_key, wallet_trial = _try(lambda: load_key(config.resolve(config.wallet.key_file)))
+    policies, policy_trial = _try(lambda: {policy.hash: policy for policy in load_policies(config)})
+    servers, servers_trial = _try(lambda: tuple(config_servers(config)))
+    _, proof_trial = _try(lambda: (pool_root(config), open_providers(config)))
+    facts = SettingsFacts(
+        config=None,
+        node_key=node_trial,
+        wallet_key=wallet_trial,
+        policy=policy_trial,
+        servers=servers_trial,
+        proof=proof_trial,
+        changed_s=_changed_s(path),
+    )
+    opened = Opened(config=config, node_key=node_key, wallet_key=wallet_key, policies=policies, servers=servers or ())
+    return facts, opened
+
+
+def unread_settings(reason: str) -> SettingsFacts:
+    """What is known of settings that cannot be read."""
+    return SettingsFacts(
+        config=reason,
+        node_key=UNREAD,
+        wallet_key=UNREAD,
+        policy=UNREAD,
+        servers=UNREAD,
+        proof=UNREAD,
+        changed_s=UNREAD,
+    )
+
+
+def _try(function: Callable[[], _T]) -> tuple[_T | None, Trial]:
+    try:
+        return function(), None
+    except (AgentError, AttestationError, ContractsError) as error:
+        return None, str(error)
+
+
+def _changed_s(path: Path) -> int | Unknown:
+    try:
+        return int(path.stat().st_mtime)
+    except OSError as error:
+        return Unknown(f"{path}: {error.strerror}")
+
+
+def look_at_host(config: Config, prover: Trial, *, is_agent_down: bool) -> HostFacts:
+    """Disk and ports. Ports are tried only while no agent runs, which holds them."""
+    held = Unknown("the agent runs, or it is not known whether it does")
+    return HostFacts(
+        data_dir=_try_folder(config.data_dir),
+        free_bytes=_free_bytes(config.data_dir),
+        web_port=_try_port(config.web.host, config.web.port, "web.port") if is_agent_down else held,
+        p2p_ports=_try_p2p(config) if is_agent_down else held,
+        prover=prover,
+    )
+
+
+def _try_folder(folder: Path) -> Trial:
+    try:
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            return f"{folder}: is no folder"
+    except OSError as error:
+        return f"{folder}: the data folder cannot be used: {(error.strerror or str(error)).lower()}"
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return f"{folder}: the data folder cannot be written by this user"
+    return None
+
+
+def _free_bytes(folder: Path) -> int | Unknown:
+    try:
+        disk = os.statvfs(folder)
+    except OSError as error:
+        return Unknown(f"{folder}: {error.strerror}")
+    return disk.f_bavail * disk.f_frsize
+
+
+def _try_p2p(config: Config) -> Trial:
+    for i, text in enumerate(config.p2p.listen):
+        address = parse_tcp_address(text)
+        trial = _try_port(str(address.host), address.port, f"p2p.listen[{i}]")
+        if trial is not None:
+            return trial
+    return None
+
+
+def _try_port(host: str, port: int, key: str) -> Trial:
+    """Bind it for a moment: with SO_REUSEADDR that fails only if somebody listens there, or the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        except OSError as error:
+            return f"{key}: {host} port {port}: {(error.strerror or str(error)).lower()}"
+    return None
+
+
+def try_kernel(folder: Path) -> Trial:
+    """Whether the kernel's report folder is there for us; no quote is asked for.
+
+    Source: Linux, Documentation/ABI/testing/configfs-tsm-report.
+    """
+    if not folder.is_dir():
+        return f"{folder}: no TDX report interface: this host is no TDX guest, or its kernel lacks configfs-tsm"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder}: the TDX report interface cannot be used by this user"
+    return None

@@ -1,0 +1,1 @@
+"""What this node earned, epoch by epoch, and why it was not more."""

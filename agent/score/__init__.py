@@ -1,0 +1,1 @@
+"""`gpupool score`: what other rules would have made of a past epoch."""

@@ -1,0 +1,205 @@
+"""The diagnosis in single cases: what comes before what, how bad it is, and whatever an agent tells of itself."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from doctor_facts import (
+    ERROR,
+    NOW_S,
+    SETTLED,
+    evidence,
+    healthy,
+    heard,
+    own,
+    peer,
+    pool_facts,
+    source,
+    state,
+    status_tree,
+    told,
+    with_daemon,
+    worker,
+)
+from pool_fixture import EPOCH_S, key, operator_set
+from rich.console import Console
+
+from agent.doctor.diagnosis import CHECKS, diagnose, exit_code, first_problem
+from agent.doctor.facts import DaemonState, Facts, Unknown, WorkerFacts
+from agent.doctor.findings import FindingClass, Severity
+from agent.doctor.status_form import read_status
+from agent.watch_view import Frame, watch_view
+from contracts.model import NANO
+
+
+def test_the_first_cause_comes_before_what_follows_from_it() -> None:
+    """An agent that cannot start for a damaged journal is down because of it."""
+    down = with_daemon(DaemonState.DOWN, "refused")
+    facts = replace(down, journal=replace(healthy().journal, damage="a row"))
+    assert [each.code for each in heard(facts)][:2] == ["journal-damaged", "agent-down"]
+    assert exit_code(diagnose(facts)) == FindingClass.HOST
+
+
+@pytest.mark.parametrize(
+    "facts", [healthy(), with_daemon(DaemonState.DOWN, "refused"), told(evidence=evidence(valid=False, error=ERROR))]
+)
+def test_a_log_that_is_dead_comes_before_what_follows_from_it(facts: Facts) -> None:
+    dead = replace(facts, journal=replace(healthy().journal, settled=replace(SETTLED, is_dead=True)))
+    assert heard(dead)[0].code == "log-dead"
+    assert exit_code(diagnose(dead)) == FindingClass.SETTLEMENT
+
+
+def test_whoever_reaches_nobody_has_no_evidence_for_that() -> None:
+    """An agent proves its host only once others told it how far they know its log."""
+    away = [peer(i, connected=False, dial_errors=["timed out"]) for i in (1, 2, 3)]
+    closed = told(
+        is_own_log_known=False,
+        evidence=evidence(valid=False),
+        peers=away,
+        reach={"weight": 1, "total_weight": 4},
+    )
+    problems = [each.code for each in diagnose(closed) if each.severity is Severity.PROBLEM]
+    assert problems == ["alone", "reach-short", "log-unknown", "evidence-missing"]
+    assert exit_code(diagnose(closed)) == FindingClass.NETWORK
+
+
+def test_another_node_at_the_port_is_told_without_the_chain() -> None:
+    away = Unknown("the chain is not reached")
+    foreign = told(node_key=key(1).public.hex(), evidence=evidence(valid=False))
+    facts = replace(foreign, chain=replace(healthy().chain, error="refused"), pool=away, pool_absent=away)
+    problem = first_problem(diagnose(facts))
+    assert problem is not None
+    assert problem.code == "agent-foreign"
+
+
+OLD_S = NOW_S - 301
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ([source(), source(instance=1, error="refused")], {"source-failing": Severity.WARNING}),
+        ([source(), source(instance=1, sampled_s=OLD_S)], {"source-silent": Severity.WARNING}),
+        ([source(error="x"), source(instance=1, error="x")], {"source-failing": Severity.PROBLEM}),
+        (
+            [source(error="x"), source(instance=1, sampled_s=None)],
+            {"source-failing": Severity.PROBLEM, "source-silent": Severity.PROBLEM},
+        ),
+        (
+            [source(), source(instance=1, error="x"), source(instance=2, sampled_s=OLD_S)],
+            {"source-failing": Severity.WARNING, "source-silent": Severity.WARNING},
+        ),
+    ],
+)
+def test_a_source_that_fails_is_a_problem_once_none_is_left(
+    sources: list[dict[str, Any]], found: dict[str, Severity]
+) -> None:
+    assert {each.code: each.severity for each in heard(told(sources=sources))} == found
+
+
+@pytest.mark.parametrize("what", ["image", "model"])
+@pytest.mark.parametrize(
+    ("listed", "severity", "words"),
+    [
+        ((True, False), Severity.WARNING, "of worker 1 is not in"),
+        ((False, False), Severity.PROBLEM, "of worker 0, worker 1 is not in"),
+        ((None, False), Severity.WARNING, "of worker 1 is not in"),
+        ((True, None), Severity.UNKNOWN, "not checked: worker 1: whether the"),
+        ((), Severity.NOT_APPLICABLE, "no Cocoon worker is configured"),
+    ],
+)
+def test_a_worker_that_nobody_takes_is_a_problem_once_none_is_left(
+    what: str, listed: tuple[bool | None, ...], severity: Severity, words: str
+) -> None:
+    fine = WorkerFacts(name="", is_image_listed=True, is_model_listed=True, exposed=(), guest=None)
+    workers = [replace(fine, name=f"worker {i}", **{f"is_{what}_listed": each}) for i, each in enumerate(listed)]
+    (found,) = (each for each in diagnose(replace(healthy(), workers=tuple(workers))) if each.code == f"cocoon-{what}")
+    assert found.severity is severity
+    assert words in found.cause
+
+
+def test_a_control_port_that_was_not_tried_is_unknown() -> None:
+    (found,) = (each for each in diagnose(worker(exposed=Unknown("not tried"))) if each.code == "control-port-public")
+    assert (found.severity, found.cause) == (Severity.UNKNOWN, "not checked: not tried")
+
+
+def test_a_missing_prover_is_the_cause_once_no_evidence_is_in_force() -> None:
+    facts = replace(
+        told(evidence=evidence(valid=False, error=ERROR)), host=replace(healthy().host, prover="no interface")
+    )
+    assert [each.code for each in heard(facts)][:2] == ["prover-away", "evidence-missing"]
+    assert exit_code(diagnose(facts)) == FindingClass.HOST
+
+
+def test_an_agent_that_has_just_started_has_no_part_yet_without_being_broken() -> None:
+    facts = replace(told(uptime_s=EPOCH_S, own=None), journal=replace(healthy().journal, settled=SETTLED))
+    assert [(each.code, each.severity) for each in heard(facts)] == [("no-part", Severity.NOTE)]
+
+
+def test_a_chain_that_only_this_command_cannot_reach_is_no_problem() -> None:
+    away = Unknown("the chain is not reached")
+    facts = replace(healthy(), chain=replace(healthy().chain, error="refused"), pool=away, pool_absent=away)
+    assert first_problem(diagnose(facts)) is None
+
+
+def test_a_participant_without_operators_rights_needs_only_the_fee_of_a_claim() -> None:
+    elsewhere = state(operator_set=operator_set(3, first=1))
+    poor = replace(healthy(), pool=pool_facts(state=elsewhere, wallet_nanoton=NANO // 100))
+    (found,) = (each for each in diagnose(poor) if each.code == "wallet-low")
+    assert found.severity is Severity.NOTE
+    assert "too little to claim" in found.cause
+
+
+@pytest.mark.parametrize(("metered", "credited"), [(0, 0), (None, 900), (900, 901)])
+def test_nothing_less_is_credited_than_was_measured(metered: int | None, credited: int) -> None:
+    assert heard(told(own=own(tokens=credited, metered_tokens=metered))) == []
+
+
+def numbers(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Where the whole numbers of a tree stand."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield path
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in items:
+        yield from numbers(each, *path, name)
+
+
+WHOLE = status_tree(close={"epoch": 2, "view": 0, "operators": 4, "observations": 2, "total_weight": 4})
+
+
+@pytest.mark.parametrize("path", list(numbers(WHOLE)), ids=str)
+@pytest.mark.parametrize("wrong", [-1, -(10**400), 2**63, 10**400])
+def test_a_number_that_is_none_of_an_agents_breaks_nothing(path: tuple[str | int, ...], wrong: int) -> None:
+    tree = copy.deepcopy(WHOLE)
+    *folders, name = path
+    place: Any = tree
+    for folder in folders:
+        place = place[folder]
+    place[name] = wrong
+    status = read_status(tree)
+    facts = replace(healthy(), daemon=replace(healthy().daemon, status=status), sources=status.sources)
+    findings = diagnose(facts)
+    assert [each.code for each in findings] == [check.code for check in CHECKS]
+    frame = Frame(status=status, away=None, seen_ago_s=0, findings=findings, now_s=NOW_S)
+    Console(file=io.StringIO()).print(watch_view(frame))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"node_key": "ab"},
+        dict.fromkeys(status_tree()),
+        dict.fromkeys(status_tree(), 7),
+        {name: [[]] for name in status_tree()},
+        {**status_tree(), "sources": [{"gauges": "many"}], "peers": {"a": 1}, "close": {"epoch": -1, "view": "x"}},
+        {**status_tree(), "close": {"epoch": 1, "total_weight": 0}, "reach": {"weight": 0, "total_weight": 0}},
+    ],
+)
+def test_whatever_an_agent_tells_there_is_a_diagnosis(tree: dict[str, Any]) -> None:
+    facts = replace(healthy(), daemon=replace(healthy().daemon, status=read_status(tree)))
+    assert [each.code for each in diagnose(facts)] == [check.code for check in CHECKS]
