@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 2000
 START ?= 0
 
-.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants sim chaos attacks interop protocol gas fuzz bench lock clean
+.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants sim chaos attacks cheating interop protocol gas fuzz bench lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -19,7 +19,7 @@ devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on
 test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 2,000 simulated pools, attacks (nine minutes)
+long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 2,000 simulated pools, attacks (twelve minutes)
 	$(VENV)/bin/python -m pytest -m long $(ARGS)
 
 check: lint types imports ## Lint, types and import rules
@@ -79,6 +79,10 @@ chaos: $(VENV)/.dev ## Real agents in network namespaces: partitions, latency, k
 
 attacks: $(VENV)/.dev ## Attack one node with all that a hostile peer can send, and watch whether it serves the honest (two minutes)
 	$(VENV)/bin/python -m tests.attacks $(ARGS)
+
+cheating: $(VENV)/.dev ## What each way to cheat gains under each policy; writes the tables of docs/cheating.md
+	$(VENV)/bin/python -m tests.cheating --write
+	$(VENV)/bin/python -m tests.cheating
 
 interop: $(VENV)/.dev ## Be one pool with a js-libp2p peer: both settle an epoch together (needs Node 20)
 	@command -v npm >/dev/null || { echo "Node 20 and npm are needed"; exit 1; }
