@@ -19,7 +19,7 @@ devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on
 test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 2,000 simulated pools, attacks (twelve minutes)
+long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 1,000 simulated pools, attacks (ten minutes)
 	$(VENV)/bin/python -m pytest -m long $(ARGS)
 
 check: lint types imports ## Lint, types and import rules

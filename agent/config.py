@@ -246,6 +246,7 @@ def _require_sources(require: Require, file: _File) -> None:
         require(all(map(_is_http_url, urls)), "cocoon.urls", "URLs like http://127.0.0.1:12000")
     if file.receipts is not None:
         require(0 <= file.receipts.port < 65536, "receipts.port", "a port, 0 to 65535 (0: any free one)")
+        require(file.receipts.port == 0 or file.receipts.port != file.web.port, "receipts.port", "not web.port")
 
 
 def _require_reach(require: Require, pool: PoolPlaceTable, chain: ChainTable) -> None:

@@ -26,7 +26,7 @@ import trio
 from agent.attesting import Attesting
 from agent.bookkeeping import Bookkeeping
 from agent.config import Config
-from agent.errors import PoolMismatchError
+from agent.errors import PoolMismatchError, PortInUseError
 from agent.gossiping import Gossiping, join_pool
 from agent.identity import load_key
 from agent.journal import Journal, open_journal
@@ -64,6 +64,7 @@ from gossip.settlement import Settlement
 VERSION = metadata.version("gpupool-agent")
 HOUSEKEEPING_S = 2.0
 CHAIN_RETRY_S = 2.0
+RECEIPTS_RETRY_S = 30.0
 STALE_AFTER_S = 120
 STUCK_AFTER_S = 60
 
@@ -127,6 +128,7 @@ class Agent:
             self.pool, self.policies, self.verdicts, open_providers(config), self.journal, self.metrics
         )
         self.gossiping: Gossiping | None = None
+        self._receipts_error: str | None = None
         self.is_own_log_known = False
 
     @staticmethod
@@ -285,9 +287,17 @@ class Agent:
         table, own = self.config.receipts, node.logs[self.key.public]
         self.receipts.recorded_s = lambda: own.work_end_s(own.head)
         await self.receipts.settled(node.machine.base.reading(self.key.public))
-        if table is not None:
-            config = WebConfig(host=table.host, port=table.port)
-            await serve_local(receipts_app(self.receipts), config)
+        is_said = False
+        while table is not None:
+            try:
+                self._receipts_error = None
+                await serve_local(receipts_app(self.receipts), WebConfig(host=table.host, port=table.port))
+            except PortInUseError as error:
+                # All else earns without receipts: it is in the log, and in what readiness says.
+                if not is_said:
+                    log.error("no receipts are taken: receipts.port: %s", error)
+                is_said, self._receipts_error = True, str(error)
+                await trio.sleep(RECEIPTS_RETRY_S)
 
     def status(self) -> dict[str, Any]:
         """What `/-/status` answers."""
@@ -331,6 +341,7 @@ class Agent:
                 place_holder(self, self.now_s()) is not None,
                 "another node holds the place on this machine or a GPU",
             ),
+            (self._receipts_error is not None, f"no receipts are taken: {self._receipts_error}"),
             (unread is not None, f"{self.policies.in_force.work.source}: {unread}"),
         ]
         return next((reason for holds, reason in reasons if holds), None)

@@ -198,6 +198,7 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("p2p.sync_interval_s", float("inf"), "p2p.sync_interval_s", "0.1 to 86400"),
         ("p2p.address_interval_s", 0, "p2p.address_interval_s", "0.1 to 86400"),
         ("p2p.close_interval_s", float("nan"), "p2p.close_interval_s", "0.1 to 86400"),
+        ("receipts", {"port": 9464}, "receipts.port", "not web.port"),
         ("meter.window_s", 0, "meter.window_s", "0.1 to 86400"),
         ("meter.sample_interval_s", 86_401, "meter.sample_interval_s", "0.1 to 86400"),
     ],
