@@ -328,6 +328,7 @@ class Agent:
         if view is None or view.state is None or view.block is None:
             return "waiting for the chain"
         barred = not_earning(self.entry, view.state)
+        needs_receipts = self.policies.in_force.receipts.ceiling == "receipts"
         unread = self.measuring.measured.error_of(self.policies.in_force.work.kind)
         reasons = [
             (view.error is not None, f"the chain: {view.error}"),
@@ -341,7 +342,7 @@ class Agent:
                 place_holder(self, self.now_s()) is not None,
                 "another node holds the place on this machine or a GPU",
             ),
-            (self._receipts_error is not None, f"no receipts are taken: {self._receipts_error}"),
+            (self._receipts_error is not None and needs_receipts, f"no receipts are taken: {self._receipts_error}"),
             (unread is not None, f"{self.policies.in_force.work.source}: {unread}"),
         ]
         return next((reason for holds, reason in reasons if holds), None)

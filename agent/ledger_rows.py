@@ -74,11 +74,13 @@ class EpochRow:
 
     `account` is the own one (32 bytes), None while not registered. Figures from `score` to `flags` are the own leaf's,
     and 0 without one. `credit` is None if the settlement was not computed here (`is_computed`), or gave this node none.
+    `epoch_s` is how long the epoch was (rows of before it was kept lack it).
     `head_seq` is the number of the last own record that was counted by then, `evidence` what later windows can name.
     """
 
     epoch: int
     end_s: int | None = None
+    epoch_s: int | None = None
     settled_s: int | None = None
     pot_nanoton: int | None = None
     account: bytes | None = None
@@ -123,6 +125,7 @@ def epoch_row(
     row = EpochRow(
         epoch=payload.epoch,
         end_s=None if known is None else known.end_s,
+        epoch_s=None if known is None else known.end_s - known.start_s,
         settled_s=settled_s,
         pot_nanoton=None if known is None else known.pot_nanoton,
         account=None if own is None else own.account,

@@ -1,6 +1,6 @@
 """Plots as PNG files: bars beside each other, lines over numbers. The only module that imports matplotlib.
 
-matplotlib is an optional dependency (`gpupool-agent[plot]`) and is loaded when a plot is asked for. Nothing here
+matplotlib is an optional dependency (the extra `plot`) and is loaded when a plot is asked for. Nothing here
 needs a display, and nothing global is changed.
 
 A value that is not known is `math.nan`: it leaves a gap, and is never drawn as zero.
@@ -103,7 +103,9 @@ def _save(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise OperationError("a plot needs matplotlib: pip install 'gpupool-agent[plot]'") from error
+        raise OperationError(
+            "a plot needs matplotlib: install it into the agent's environment: python -m pip install matplotlib"
+        ) from error
     with rc_context({"text.parse_math": False, "font.size": 11, "text.color": _INK}):
         figure = Figure(figsize=(width_in, _HEIGHT_IN), dpi=_DPI, facecolor="white", layout="constrained")
         axes = figure.add_subplot()

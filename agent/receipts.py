@@ -6,7 +6,8 @@ signer whom the pool's policy names.
 1. Checked cheapest first: size, form, signer, time, whether it is known, room, signature.
 2. A receipt is dated in time that is not settled yet, and not ahead of this host's clock by more than peers tolerate
    of a record.
-3. It is durable before it is answered for. Handed in again, it is known, which is a success, too.
+3. It is durable before it is answered for. Handed in again, it is known, which is a success, too. Another one of the
+   same signer and job is refused: the tally counts one of them.
 4. The tally counts a receipt in the epoch that counts the work window of its time. One that went into the log before
    its window did, with a cut between them, is put into the log once more, for the next epoch; after a crash, at the
    next start. One whose window is in the log already counts if no cut comes between: whoever handed it in is told.
@@ -194,7 +195,9 @@ class Receipts:
         for place, claim in enumerate(claims):
             try:
                 receipt = self._receipt(claim, policy.signers)
-                if receipt.id in self._held or receipt.id in fresh:
+                other = self._held.get(receipt.id) or fresh.get(receipt.id)
+                if other is not None:
+                    _require_same(receipt, other)
                     known += 1
                     continue
                 if len(fresh) >= room:
@@ -213,8 +216,8 @@ class Receipts:
         now_s = self._now_s()
         if not self._settled_s <= claim.time_s <= now_s + AHEAD_S:
             raise InvalidReceiptError(f"time_s: expected {self._settled_s} (settled until then) to {now_s + AHEAD_S}")
-        if not 0 <= claim.tokens < 1 << 48:
-            raise InvalidReceiptError("tokens: expected 0 to 2^48 - 1")
+        if not 1 <= claim.tokens < 1 << 48:
+            raise InvalidReceiptError("tokens: expected 1 to 2^48 - 1")
         return Receipt(
             signer=bytes.fromhex(claim.signer),
             job_id=_hex("job_id", claim.job_id, JOB_ID_BYTES_MAX),
@@ -242,6 +245,15 @@ def _hex(key: str, text: str, bytes_max: int) -> bytes:
     if not 0 < len(value) <= bytes_max:
         raise InvalidReceiptError(f"{key}: expected 1 to {bytes_max} bytes, got {len(value)}")
     return value
+
+
+def _require_same(receipt: Receipt, held: Receipt) -> None:
+    """Return if both say the same; a signature may differ, and is looked at no more."""
+    if (receipt.time_s, receipt.tokens) != (held.time_s, held.tokens):
+        raise InvalidReceiptError(
+            f"another receipt of this job is held: time_s {held.time_s}, tokens {held.tokens}; "
+            "sign a new one with a job id of its own"
+        )
 
 
 def _require_signature(pool: PoolId, node_key: bytes, receipt: Receipt) -> None:

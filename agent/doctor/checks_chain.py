@@ -111,17 +111,6 @@ def _paused(facts: Facts) -> Trouble | None:
     return Trouble(f"the pool is paused until {until}: nothing settles meanwhile", "wait; what is done now counts")
 
 
-def _policy_now(facts: Facts) -> Trouble | None:
-    wanted, held = known(facts.pool).rewards.running.terms.policy_hash, known(facts.policies)
-    if wanted in held:
-        return None
-    mine = ", ".join(each.hex()[:16] for each in held) or "none"
-    return Trouble(
-        f"the running epoch is counted by policy {wanted.hex()}, and the documents held are {mine}",
-        "get that document from the pool's operators, name it as pool.policy_file, restart",
-    )
-
-
 def _policy_next(facts: Facts) -> Trouble | None:
     pool, held = known(facts.pool), known(facts.policies)
     running = pool.rewards.running.terms.policy_hash
@@ -214,7 +203,6 @@ CHECKS = tuple(
         ("pool-without-operators", _PROBLEM, "operators run the pool", _owner_phase),
         ("pool-closed", _PROBLEM, "the pool is not closed", _closed),
         ("pool-paused", _WARNING, "the pool is not paused", _paused),
-        ("policy-missing", _PROBLEM, "the policy in force is here", _policy_now),
         ("policy-next-missing", _WARNING, "the policies to come are here", _policy_next),
         ("not-registered", _PROBLEM, "this node is registered", _unregistered),
         ("suspended", _PROBLEM, "this participant is not suspended", _suspended),

@@ -1,13 +1,15 @@
 """Checks of this host: settings and keys, disk and journal, the agent's process, clock, what proves the host.
 
 In the order in which one thing keeps the next from working: what stops the agent from starting, or makes it of no use
-that it runs, comes before the agent that is down.
+that it runs, comes before the agent that is down; a policy that is not the pool's too.
 """
 
 from __future__ import annotations
 
+import shlex
+
 from agent.doctor.checks import Check, Trouble, tried
-from agent.doctor.facts import DaemonState, DoesNotApplyError, Facts, NotKnownError, Trial, known
+from agent.doctor.facts import DaemonState, DoesNotApplyError, Facts, NotKnownError, Trial, Unknown, known
 from agent.doctor.findings import FindingClass, Severity
 
 DISK_FULL_BYTES = 64 << 20
@@ -25,11 +27,24 @@ def _config(facts: Facts) -> Trouble | None:
 
 
 def _node_key(facts: Facts) -> Trouble | None:
-    return tried(facts.settings.node_key, "mend the file as the agent's user; a lost key comes from its backup alone")
+    return _key(facts, "node_key", facts.settings.node_key)
 
 
 def _wallet_key(facts: Facts) -> Trouble | None:
-    return tried(facts.settings.wallet_key, "mend the file as the agent's user; a lost key comes from its backup alone")
+    return _key(facts, "wallet_key", facts.settings.wallet_key)
+
+
+def _key(facts: Facts, name: str, trial: Trial) -> Trouble | None:
+    """What is wrong with a key's file; an agent that runs has read it long ago."""
+    trouble = tried(trial, "mend the file as the agent's user; a lost key comes from its backup alone")
+    closed = facts.settings.closed_keys.get(name)
+    if trouble is None or closed is None:
+        return trouble
+    fix = f"chmod 600 {shlex.quote(closed)}"
+    if isinstance(facts.daemon, Unknown) or facts.daemon.state is not DaemonState.UP:
+        return Trouble(trouble.cause, fix)
+    later = "the agent that runs earns on; it will not start again, and you cannot claim"
+    return Trouble(f"{trouble.cause}; {later}", fix, _WARNING)
 
 
 def _policy_file(facts: Facts) -> Trouble | None:
@@ -97,6 +112,18 @@ def _web_port(facts: Facts) -> Trouble | None:
     return tried(_port(facts, known(facts.host).web_port), "stop what listens there, or set another web.port")
 
 
+def _receipts_port(facts: Facts) -> Trouble | None:
+    trial = _port(facts, known(facts.host).receipts_port)
+    trouble = tried(trial, "stop what listens there, or set another receipts.port")
+    if trouble is None:
+        return None
+    try:
+        earns_on = facts.policy().receipts.ceiling != "receipts"
+    except NotKnownError:
+        earns_on = False
+    return Trouble(trouble.cause, trouble.fix, _WARNING) if earns_on else trouble
+
+
 def _p2p_port(facts: Facts) -> Trouble | None:
     trial = _port(facts, known(facts.host).p2p_ports)
     return tried(trial, "stop what listens there, or set another address in p2p.listen")
@@ -107,6 +134,19 @@ def _port(facts: Facts, trial: Trial) -> Trial:
     if known(facts.daemon).state in (DaemonState.UP, DaemonState.SILENT):
         raise DoesNotApplyError("the agent runs")
     return trial
+
+
+def _policy_now(facts: Facts) -> Trouble | None:
+    """Without a policy of the pool's no agent starts, so this is asked before whether one runs."""
+    wanted, held = known(facts.pool).rewards.running.terms.policy_hash, known(facts.policies)
+    if wanted in held:
+        return None
+    files = zip(facts.settings.policy_files, held, strict=True)
+    mine = "; ".join(f"{file}: its hash is {policy_hash.hex()}" for file, policy_hash in files)
+    return Trouble(
+        f"{mine}; the running epoch is counted by policy {wanted.hex()}",
+        "get that document from the pool's operators, name it as pool.policy_file, start the agent anew",
+    )
 
 
 def _agent_silent(facts: Facts) -> Trouble | None:
@@ -125,7 +165,8 @@ def _agent_down(facts: Facts) -> Trouble | None:
         return None
     return Trouble(
         f"the agent does not run: {daemon.detail}",
-        "start it: systemctl start gpupool-agent, or gpupool run; its log says why it ended",
+        "mend what stands above, if anything does; then start it: systemctl start gpupool-agent, or gpupool run; "
+        "its log says why it ended",
     )
 
 
@@ -154,7 +195,10 @@ def _agent_before_settings(facts: Facts) -> Trouble | None:
     started_s = facts.now_s - known(facts.status().agent).uptime_s
     if known(facts.settings.changed_s) <= started_s:
         return None
-    return Trouble("the settings were written after the agent started", "restart the agent, so that it reads them")
+    return Trouble(
+        "the settings were written after the agent started",
+        "mend what stands above, if anything does; then restart the agent, so that it reads them",
+    )
 
 
 def _clock_behind(facts: Facts) -> Trouble | None:
@@ -191,7 +235,9 @@ CHECKS = tuple(
         ("journal-damaged", _HOST, _PROBLEM, "the journal is sound", _journal_damaged),
         ("log-dead", FindingClass.SETTLEMENT, _PROBLEM, "the own log is whole", _log_dead),
         ("web-port-taken", _HOST, _PROBLEM, "the port for questions is the agent's, or free", _web_port),
+        ("receipts-port-taken", _HOST, _PROBLEM, "the port for receipts is free", _receipts_port),
         ("p2p-port-taken", FindingClass.NETWORK, _PROBLEM, "the ports for other agents are free", _p2p_port),
+        ("policy-missing", FindingClass.CHAIN, _PROBLEM, "the policy in force is here", _policy_now),
         ("agent-silent", _HOST, _PROBLEM, "whoever holds the journal answers", _agent_silent),
         ("agent-down", _HOST, _PROBLEM, "the agent runs", _agent_down),
         ("agent-foreign", _SETTINGS, _PROBLEM, "the agent that answers is that of these settings", _agent_foreign),

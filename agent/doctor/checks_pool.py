@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.doctor.checks import Check, Trouble, tried
 from agent.doctor.facts import Facts, NotKnownError, PoolFacts, known
 from agent.doctor.findings import FindingClass, Severity
-from agent.doctor.status_form import CloseForm
+from agent.doctor.status_form import CloseForm, OwnForm
 from agent.journal import WINDOWS_KEPT
 from agent.pool.values import span
 from agent.screens import ton_exact
@@ -132,11 +132,28 @@ def _reasons(facts: Facts, epoch: int) -> str:
 
 def _less(facts: Facts) -> Trouble | None:
     own = known(facts.status().own)
-    if own is None or not own.score or not own.metered_tokens or own.tokens >= own.metered_tokens:
+    if own is None or not own.metered_tokens or own.tokens >= own.metered_tokens:
+        return None
+    if not own.tokens:
+        return _nothing_credited(facts, own)
+    if not own.score:
         return None
     part = 100 * own.tokens / own.metered_tokens
     cause = f"epoch {own.epoch} credited {own.tokens:,} of {own.metered_tokens:,} metered tokens ({part:.0f} %)"
     return Trouble(cause + _reasons(facts, own.epoch), "gpupool earnings and gpupool work explain say more")
+
+
+def _nothing_credited(facts: Facts, own: OwnForm) -> Trouble | None:
+    if not own.score and _is_young(facts, known(facts.pool)):
+        return None  # `no-part` says so
+    cause = f"epoch {own.epoch} credited 0 of {own.metered_tokens:,} metered tokens{_reasons(facts, own.epoch)}"
+    try:
+        asks_receipts = facts.policy().receipts.ceiling == "receipts"
+    except NotKnownError:
+        asks_receipts = False
+    if asks_receipts and (not own.reasons or any("receipts" in reason for reason in own.reasons)):
+        return Trouble(cause, "no receipts came: see the gateway, `receipts.port`, docs/metering.md", _PROBLEM)
+    return Trouble(cause, "gpupool earnings and gpupool work explain say more", _PROBLEM)
 
 
 def _unclaimed(facts: Facts) -> Trouble | None:

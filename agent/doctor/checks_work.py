@@ -105,9 +105,8 @@ def _source_absent(facts: Facts) -> Trouble | None:
     if any(source.source == wanted for source in sources):
         return None
     names = ", ".join(sorted({source.source for source in sources})) or "none"
-    return Trouble(
-        f"the pool counts what `{wanted}` reports; this agent reads: {names}", f"configure a {wanted} source"
-    )
+    cause = f"the pool counts what `{wanted}` reports; this agent reads: {names}"
+    return Trouble(cause, f"configure {'an' if wanted == 'engine' else 'a'} {wanted} source")
 
 
 def _source_failing(facts: Facts) -> Trouble | None:

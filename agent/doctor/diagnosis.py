@@ -55,6 +55,9 @@ def verdict(facts: Facts, findings: Sequence[Finding]) -> Verdict:
     """What follows from the findings."""
     problem = first_problem(findings)
     if problem is not None:
+        uptime_alone = _uptime_alone(facts, findings)
+        if uptime_alone is not None:
+            return uptime_alone
         cause, _, _ = problem.cause.partition(". ")
         return Verdict(False, f"you do not earn: {cause}")
     try:
@@ -68,6 +71,16 @@ def verdict(facts: Facts, findings: Sequence[Finding]) -> Verdict:
         return _NOT_YET
     share = 100 * leaf.score / settled.total_score
     return Verdict(True, f"you earn: epoch {settled.epoch} credited {leaf.tokens:,} tokens, a share of {share:.1f} %")
+
+
+def _uptime_alone(facts: Facts, findings: Sequence[Finding]) -> Verdict | None:
+    """What is said of a node that has a share, though none of its tokens is credited, and no other problem."""
+    if any(each.severity is Severity.PROBLEM and each.code != "credited-less" for each in findings):
+        return None
+    own = known(facts.status().own)
+    if own is None or not own.score:
+        return None
+    return Verdict(True, f"you earn for uptime alone: 0 of {own.metered_tokens:,} tokens credited")
 
 
 _NOT_YET = Verdict(None, "nothing keeps you from earning; no epoch has been settled with your work yet")

@@ -67,7 +67,11 @@ class SettingsFacts:
     """What is wrong with the settings file."""
     node_key: Trial
     wallet_key: Trial
+    closed_keys: Mapping[str, str]
+    """The key files, node_key and wallet_key, whose mode alone keeps them from being used."""
     policy: Trial
+    policy_files: tuple[str, ...]
+    """Where the documents held stand, in their order."""
     servers: Trial
     """The list of liteservers."""
     proof: Trial
@@ -85,6 +89,8 @@ class HostFacts:
     """Left for the agent on the disk of the data folder."""
     web_port: Trial
     """Whether the agent that does not run could listen for questions."""
+    receipts_port: Trial
+    """The same for receipts."""
     p2p_ports: Trial
     """The same for other agents."""
     prover: Trial

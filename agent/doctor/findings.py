@@ -19,7 +19,7 @@ class Severity(StrEnum):
     WARNING = "warning"
     """It costs something, or soon will; work still earns."""
     PROBLEM = "problem"
-    """While it lasts this node earns nothing, or nothing that it does is settled."""
+    """While it lasts the work of this node earns nothing, or nothing that it does is settled."""
 
 
 class FindingClass(IntEnum):

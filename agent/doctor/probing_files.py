@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.config import Config, load_config
-from agent.doctor.facts import HostFacts, SettingsFacts, Trial, Unknown
+from agent.doctor.facts import HostFacts, Nothing, SettingsFacts, Trial, Unknown
 from agent.errors import AgentError, ConfigError
 from agent.identity import load_key
 from agent.policies import load_policies
@@ -49,8 +49,13 @@ def open_settings(path: Path) -> tuple[SettingsFacts, Opened | None]:
         config = load_config(path)
     except ConfigError as error:
         return unread_settings(str(error)), None
-    node_key, node_trial = _try(lambda: load_key(config.resolve(config.identity.node_key_file)))
-    wallet_key, wallet_trial = _try(lambda: load_key(config.resolve(config.wallet.key_file)))
+    keys = {
+        "node_key": config.resolve(config.identity.node_key_file),
+        "wallet_key": config.resolve(config.wallet.key_file),
+    }
+    node_key, node_trial = _try(lambda: load_key(keys["node_key"]))
+    wallet_key, wallet_trial = _try(lambda: load_key(keys["wallet_key"]))
+    files = [file for file in (config.pool.policy_file, config.pool.next_policy_file) if file is not None]
     policies, policy_trial = _try(lambda: {policy.hash: policy for policy in load_policies(config)})
     servers, servers_trial = _try(lambda: tuple(config_servers(config)))
     _, proof_trial = _try(lambda: (pool_root(config), open_providers(config)))
@@ -58,7 +63,9 @@ def open_settings(path: Path) -> tuple[SettingsFacts, Opened | None]:
         config=None,
         node_key=node_trial,
         wallet_key=wallet_trial,
+        closed_keys={name: str(file) for name, file in keys.items() if _is_closed(file)},
         policy=policy_trial,
+        policy_files=tuple(str(config.resolve(file)) for file in files[: len(policies or ())]),
         servers=servers_trial,
         proof=proof_trial,
         changed_s=_changed_s(path),
@@ -73,7 +80,9 @@ def unread_settings(reason: str) -> SettingsFacts:
         config=reason,
         node_key=UNREAD,
         wallet_key=UNREAD,
+        closed_keys={},
         policy=UNREAD,
+        policy_files=(),
         servers=UNREAD,
         proof=UNREAD,
         changed_s=UNREAD,
@@ -85,6 +94,15 @@ def _try(function: Callable[[], _T]) -> tuple[_T | None, Trial]:
         return function(), None
     except (AgentError, AttestationError, ContractsError) as error:
         return None, str(error)
+
+
+def _is_closed(key_file: Path) -> bool:
+    """Whether `agent.identity` refuses the file for its mode: others can read it, or its owner cannot."""
+    try:
+        mode = key_file.stat().st_mode
+    except OSError:
+        return False  # what keeps it from being used is not its mode
+    return stat.S_ISREG(mode) and (bool(mode & (stat.S_IRWXG | stat.S_IRWXO)) or not mode & stat.S_IRUSR)
 
 
 def _changed_s(path: Path) -> int | Unknown:
@@ -101,6 +119,7 @@ def look_at_host(config: Config, prover: Trial, *, is_agent_down: bool) -> HostF
         data_dir=_try_folder(config.data_dir),
         free_bytes=_free_bytes(config.data_dir),
         web_port=_try_port(config.web.host, config.web.port, "web.port") if is_agent_down else held,
+        receipts_port=_try_receipts(config) if is_agent_down else held,
         p2p_ports=_try_p2p(config) if is_agent_down else held,
         prover=prover,
     )
@@ -123,6 +142,11 @@ def _free_bytes(folder: Path) -> int | Unknown:
     except OSError as error:
         return Unknown(f"{folder}: {error.strerror}")
     return disk.f_bavail * disk.f_frsize
+
+
+def _try_receipts(config: Config) -> Trial:
+    table = config.receipts
+    return Nothing("no receipts are taken") if table is None else _try_port(table.host, table.port, "receipts.port")
 
 
 def _try_p2p(config: Config) -> Trial:

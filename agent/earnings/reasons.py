@@ -23,6 +23,18 @@ def why_less(credit: Credit) -> list[str]:
     return [] if credit.metered_tokens else ["the source that the pool counts by metered nothing"]
 
 
+def lost_time(credit: Credit, epoch_s: int) -> str | None:
+    """How much of an epoch of `epoch_s` seconds no window that counts stands for; None if it is a tenth at most.
+
+    So much is normal: the window that is open at the cut counts with the next epoch. Without any window there is
+    nothing to add: `why_less` says that no work was recorded.
+    """
+    lost_s = epoch_s - credit.worked_s
+    if 10 * lost_s <= epoch_s or not credit.windows + credit.windows_uncovered:
+        return None
+    return f"{lost_s:,} of {epoch_s:,} s without a counted window"
+
+
 def percent(part: int, whole: int) -> str:
     """A share for people; what is neither nothing nor all never reads like it. `whole` is above zero."""
     per_cent = round(100 * part / whole)

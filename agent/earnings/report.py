@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.earnings.reasons import why_less
+from agent.earnings.reasons import lost_time, why_less
 from agent.ledger_rows import EpochRow, PaidRow
 from gossip.score import split
 
@@ -132,9 +132,10 @@ def _earned(row: EpochRow, previous: EpochRow | None) -> int | None:
 
 
 def reasons_of(row: EpochRow) -> tuple[str, ...]:
-    """Why less was credited than was metered, or why it is not known; empty if all of it was credited."""
+    """Why less was credited than was metered, and which time was lost; or why it is not known. Empty: all counted."""
     if row.credit is not None:
-        return tuple(why_less(row.credit))
+        lost = None if row.epoch_s is None else lost_time(row.credit, row.epoch_s)
+        return (*why_less(row.credit), *(() if lost is None else (lost,)))
     if row.account is None:
         return (UNREGISTERED_REASON,)
     if row.is_computed:

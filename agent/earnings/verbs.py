@@ -11,7 +11,7 @@ from agent.earnings.telling import earnings_csv, earnings_text, earnings_value, 
 from agent.errors import ConfigError, OperationError
 from agent.ledger import ledger_file
 from agent.ledger_reader import read_ledger
-from agent.output import answer, say
+from agent.output import answer, note, say
 from gossip.records import PoolId
 
 STANDARD_OUTPUT = "-"
@@ -26,6 +26,7 @@ def show(options: argparse.Namespace) -> int:
     lines = earnings(rows, paid, options.first, options.last)
     if options.plot is not None:
         plot_earnings(options.plot, lines)
+        note(f"wrote {options.plot}")
     if options.csv == STANDARD_OUTPUT:
         say(earnings_csv(lines).rstrip("\n"))
         return 0

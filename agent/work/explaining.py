@@ -73,7 +73,7 @@ def span_of(rows: Sequence[EpochRow], epoch: int | None, seq: int | None) -> Spa
     """Which records to explain: those of `epoch`, of the one that counted `seq`, or of the last one settled.
 
     Raises:
-        OperationError: the epoch is not in the ledger, or `seq` is not of it.
+        OperationError: the epoch is not in the ledger, or later than the open one; or `seq` is not of it.
     """
     if epoch is None and seq is None:
         if not rows:
@@ -85,6 +85,9 @@ def span_of(rows: Sequence[EpochRow], epoch: int | None, seq: int | None) -> Spa
     row = next((row for row in rows if row.epoch == epoch), None)
     if row is None and rows and epoch < rows[-1].epoch:
         raise OperationError(f"epoch {epoch} is not in this agent's ledger: it did not see it settle")
+    if rows and epoch > rows[-1].epoch + 1:
+        settled = f"as far as this agent's ledger knows, epoch {rows[-1].epoch} is the last one settled"
+        raise OperationError(f"epoch {epoch} is not there yet: {settled}")
     before = next((row for row in reversed(rows) if row.epoch < epoch), None)
     first = 1 if before is None else before.head_seq + 1
     last = SEQ_MAX if row is None else row.head_seq
@@ -92,6 +95,13 @@ def span_of(rows: Sequence[EpochRow], epoch: int | None, seq: int | None) -> Spa
         those = f"{first} to {last}" if row is not None else f"{first} and later"
         raise OperationError(f"record {seq} is not one of epoch {epoch}: those are {those}")
     return Span(epoch=epoch, first=seq or first, last=seq or last, row=row, before=before)
+
+
+def require_within(seq: int, head_seq: int) -> None:
+    """Return if the own log, known up to record `head_seq` (0: none), reaches `seq`; raises OperationError."""
+    if seq > head_seq:
+        there = f"the last one known here is {head_seq}" if head_seq else "none is known here"
+        raise OperationError(f"record {seq} is not there: {there}")
 
 
 def explain(ledger: LedgerReader, records: Iterable[UnverifiedRecord], span: Span) -> list[Explained]:

@@ -13,7 +13,9 @@ from contract_states import open_epoch, pinned
 from doctor_facts import (
     ERROR,
     NOW_S,
+    POLICY_FILE,
     SETTLED,
+    asking_receipts,
     changed,
     evidence,
     healthy,
@@ -69,7 +71,14 @@ def of_entry(**changes: Any) -> Facts:
     return changed("pool", entry=replace(participant(0), **changes))
 
 
-PASSED_BY = {"web-port-taken", "p2p-port-taken", "worker-unset", "worker-refused", "worker-unpaid"}
+PASSED_BY = {
+    "web-port-taken",
+    "receipts-port-taken",
+    "p2p-port-taken",
+    "worker-unset",
+    "worker-refused",
+    "worker-unpaid",
+}
 """While an agent runs, in a pool that counts by no worker contract."""
 WORKER = Address(0, b"w" * 32)
 REFUSAL = {"code": "debug_refused", "message": "a debug guest", "remedy": "start it without debug"}
@@ -88,6 +97,15 @@ WORLDS: dict[str, tuple[Facts, Severity, str]] = {
     "journal-unusable": (changed("journal", unusable="of another key"), Severity.PROBLEM, "of another key"),
     "journal-damaged": (changed("journal", damage="a row"), Severity.PROBLEM, "a row"),
     "web-port-taken": (with_daemon(DaemonState.STRANGER, "not an agent"), Severity.PROBLEM, "not an agent"),
+    "receipts-port-taken": (
+        replace(
+            with_daemon(DaemonState.DOWN, "refused"),
+            host=replace(healthy().host, web_port=None, receipts_port="receipts.port: address in use"),
+            policies=policies(asking_receipts()),
+        ),
+        Severity.PROBLEM,
+        "receipts.port: address in use",
+    ),
     "p2p-port-taken": (
         replace(with_daemon(DaemonState.DOWN, "refused"), host=replace(healthy().host, p2p_ports="address in use")),
         Severity.PROBLEM,
@@ -140,7 +158,7 @@ WORLDS: dict[str, tuple[Facts, Severity, str]] = {
     "policy-missing": (
         changed("pool", rewards=rewards(running=pinned(1, OTHER_POLICY))),
         Severity.PROBLEM,
-        "3333333333333333",
+        f"{POLICY_FILE}: its hash is {policy().hash.hex()}; the running epoch is counted by policy {'33' * 32}",
     ),
     "policy-next-missing": (
         changed("pool", rewards=rewards(next=pinned(1, OTHER_POLICY))),

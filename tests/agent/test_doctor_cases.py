@@ -8,17 +8,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
+from contract_states import pinned
 from doctor_facts import (
     ERROR,
     NOW_S,
     SETTLED,
+    asking_receipts,
     evidence,
     healthy,
     heard,
     own,
     peer,
+    policies,
     pool_facts,
+    rewards,
     source,
     state,
     status_tree,
@@ -26,15 +31,16 @@ from doctor_facts import (
     with_daemon,
     worker,
 )
-from pool_fixture import EPOCH_S, key, operator_set
+from pool_fixture import EPOCH_S, key, operator_set, policy
 from rich.console import Console
 
-from agent.doctor.diagnosis import CHECKS, diagnose, exit_code, first_problem
+from agent.doctor.diagnosis import CHECKS, diagnose, exit_code, first_problem, verdict
 from agent.doctor.facts import DaemonState, Facts, Unknown, WorkerFacts
-from agent.doctor.findings import FindingClass, Severity
+from agent.doctor.findings import Finding, FindingClass, Severity
 from agent.doctor.status_form import read_status
 from agent.watch_view import Frame, watch_view
 from contracts.model import NANO
+from gossip.policy import PoolPolicy
 
 
 def test_the_first_cause_comes_before_what_follows_from_it() -> None:
@@ -158,6 +164,80 @@ def test_a_participant_without_operators_rights_needs_only_the_fee_of_a_claim() 
 @pytest.mark.parametrize(("metered", "credited"), [(0, 0), (None, 900), (900, 901)])
 def test_nothing_less_is_credited_than_was_measured(metered: int | None, credited: int) -> None:
     assert heard(told(own=own(tokens=credited, metered_tokens=metered))) == []
+
+
+def only(facts: Facts, code: str) -> Finding:
+    (found,) = (each for each in diagnose(facts) if each.code == code)
+    return found
+
+
+@pytest.mark.parametrize("daemon", [DaemonState.DOWN, DaemonState.UP])
+def test_a_policy_of_another_pool_comes_before_the_agent_that_cannot_start(daemon: DaemonState) -> None:
+    world = with_daemon(daemon, "refused") if daemon is DaemonState.DOWN else healthy()
+    late = replace(world.settings, changed_s=NOW_S - 5)
+    facts = replace(world, settings=late, pool=pool_facts(rewards=rewards(running=pinned(1, b"\x33" * 32))))
+    follows = "agent-down" if daemon is DaemonState.DOWN else "agent-before-settings"
+    first, second = heard(facts)[:2]
+    assert [first.code, second.code] == ["policy-missing", follows]
+    assert second.fix.startswith("mend what stands above")
+    assert exit_code(diagnose(facts)) == FindingClass.CHAIN
+
+
+@pytest.mark.parametrize(("text", "severity"), [(policy(), Severity.WARNING), (asking_receipts(), Severity.PROBLEM)])
+def test_a_receipts_port_that_is_taken_costs_what_receipts_are_worth(text: PoolPolicy, severity: Severity) -> None:
+    down = with_daemon(DaemonState.DOWN, "refused")
+    facts = replace(down, host=replace(healthy().host, receipts_port="in use"), policies=policies(text))
+    first, second = heard(facts)[:2]
+    assert (first.code, first.severity, second.code) == ("receipts-port-taken", severity, "agent-down")
+    assert only(healthy(), "receipts-port-taken").severity is Severity.NOT_APPLICABLE
+
+
+@pytest.mark.parametrize("name", ["node_key", "wallet_key"])
+def test_a_key_that_others_can_read_does_not_stop_the_agent_that_runs(name: str) -> None:
+    closed = {name: "mode 0644", "closed_keys": {name: "/etc/my keys/a.key"}}
+    settings = replace(healthy().settings, **closed)
+    runs = heard(replace(healthy(), settings=settings))[0]
+    down = heard(replace(with_daemon(DaemonState.DOWN, "refused"), settings=settings))[0]
+    assert (runs.severity, down.severity) == (Severity.WARNING, Severity.PROBLEM)
+    assert runs.fix == down.fix == "chmod 600 '/etc/my keys/a.key'"
+    assert "earns on; it will not start again, and you cannot claim" in runs.cause
+    broken = replace(healthy().settings, **{name: "missing"})
+    assert heard(replace(healthy(), settings=broken))[0].severity is Severity.PROBLEM
+
+
+def test_who_has_a_share_without_tokens_earns_for_uptime_alone() -> None:
+    facts = told(own=own(tokens=0, reasons=["no receipts cover it"]))
+    found = only(facts, "credited-less")
+    assert found.severity is Severity.PROBLEM
+    assert "epoch 1 credited 0 of 900 metered tokens: no receipts cover it" in found.cause
+    said = verdict(facts, diagnose(facts))
+    assert (said.earns, said.text) == (True, "you earn for uptime alone: 0 of 900 tokens credited")
+    assert "receipts" not in found.fix
+    other = replace(facts, daemon=replace(facts.daemon, ready="not today"))
+    assert verdict(other, diagnose(other)).text.startswith("you do not earn")
+
+
+def test_who_has_neither_share_nor_tokens_does_not_earn() -> None:
+    facts = told(own=own(tokens=0, score=0))
+    assert only(facts, "credited-less").severity is Severity.PROBLEM
+    assert verdict(facts, diagnose(facts)).text == "you do not earn: epoch 1 credited 0 of 900 metered tokens"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "is_told"),
+    [([], True), (["no receipts cover it"], True), (["no GPU that the policy has a rate for"], False)],
+)
+def test_where_receipts_are_the_ceiling_the_fix_names_them(reasons: list[str], is_told: bool) -> None:
+    facts = replace(told(own=own(tokens=0, reasons=reasons)), policies=policies(asking_receipts()))
+    words = "no receipts came: see the gateway, `receipts.port`, docs/metering.md"
+    assert (only(facts, "credited-less").fix == words) is is_told
+
+
+@pytest.mark.parametrize(("wanted", "words"), [("engine", "an engine source"), ("cocoon", "a cocoon source")])
+def test_a_source_that_is_absent_is_named(wanted: str, words: str) -> None:
+    text = replace(policy(), work=msgspec.structs.replace(policy().work, source=wanted))
+    facts = replace(told(sources=[source("nvml")]), policies=policies(text))
+    assert only(facts, "source-absent").fix == f"configure {words}"
 
 
 def numbers(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import trio
 from agent_on_disk import agent_on_disk
-from pool_fixture import policy
+from pool_fixture import POLICY_TEXT, policy
 from trio.testing import MockClock
 
 from agent.config import Config
@@ -28,6 +28,7 @@ from agent.doctor.facts import (
     DaemonState,
     HostFacts,
     JournalFacts,
+    Nothing,
     SettingsFacts,
     Unknown,
     WorkerFacts,
@@ -37,6 +38,7 @@ from agent.doctor.probing_files import look_at_host, open_settings, try_kernel
 from agent.doctor.probing_journal import is_held, look_at_journal
 from agent.identity import load_key
 from agent.journal import open_journal
+from agent.tables import ReceiptsTable
 from gossip.records import PoolId
 
 NO_PORT = "web.port is 0: the agent's port is not known"
@@ -59,6 +61,30 @@ def test_settings_that_are_whole(tmp_path: Path) -> None:
     assert opened is not None
     assert opened.policies == {policy().hash: policy()}
     assert len(opened.servers) == 1
+
+
+def test_where_the_policy_documents_stand(tmp_path: Path) -> None:
+    config = agent_on_disk(tmp_path)
+    text = config.path.read_text()
+    config.path.write_text(text.replace("[pool]", '[pool]\nnext_policy_file = "next.toml"'))
+    (tmp_path / "next.toml").write_text((tmp_path / "policy.toml").read_text())
+    same, _ = open_settings(config.path)
+    assert same.policy_files == (str(tmp_path / "policy.toml"),), "one document, named twice"
+    (tmp_path / "next.toml").write_text(POLICY_TEXT.replace("machine_nodes_max = 1", "machine_nodes_max = 2"))
+    two, opened = open_settings(config.path)
+    assert opened is not None
+    assert two.policy_files == (str(tmp_path / "policy.toml"), str(tmp_path / "next.toml"))
+    assert len(opened.policies or ()) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_closed"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True), (0o000, True)]
+)
+def test_a_key_that_its_mode_keeps_from_being_used(tmp_path: Path, mode: int, is_closed: bool) -> None:
+    config = agent_on_disk(tmp_path)
+    (tmp_path / "wallet.key").chmod(mode)
+    facts, _ = open_settings(config.path)
+    assert facts.closed_keys == ({"wallet_key": str(tmp_path / "wallet.key")} if is_closed else {})
 
 
 def _open_to_all(folder: Path) -> None:
@@ -125,6 +151,20 @@ def test_ports_that_are_taken(tmp_path: Path) -> None:
         assert "address already in use" in str(taken.web_port)
         assert str(taken.p2p_ports).startswith("p2p.listen[0]: 127.0.0.1 port")
         assert isinstance(look_at_host(config, None, is_agent_down=False).web_port, Unknown), "a running agent's own"
+
+
+def test_the_port_for_receipts(tmp_path: Path) -> None:
+    config = agent_on_disk(tmp_path)
+    assert isinstance(look_at_host(config, None, is_agent_down=True).receipts_port, Nothing), "none is named"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        taking = msgspec.structs.replace(config, receipts=ReceiptsTable(port=port))
+        found = look_at_host(taking, None, is_agent_down=True).receipts_port
+        assert found == f"receipts.port: 127.0.0.1 port {port}: address already in use"
+        assert isinstance(look_at_host(taking, None, is_agent_down=False).receipts_port, Unknown), "the agent's own"
+    assert look_at_host(taking, None, is_agent_down=True).receipts_port is None
 
 
 def test_an_address_that_is_not_this_hosts(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from journal_scene import own_config
 from ledger_scene import OWN
-from pool_fixture import POOL, participant
+from pool_fixture import EPOCH_S, POOL, frame, key, log_book, participant, verdict
 
 from agent.cli import main
 from agent.config import Config
@@ -29,9 +29,11 @@ from agent.earnings.report import (
 )
 from agent.earnings.telling import CSV_COLUMNS, earnings_csv, earnings_text, earnings_value
 from agent.ledger import ledger_file, open_ledger
-from agent.ledger_rows import EpochRow, PaidRow
+from agent.ledger_rows import EpochRow, PaidRow, epoch_row
 from contracts.model import NANO
 from gossip.credit import Credit
+from gossip.settlement import Base
+from gossip.tally import tally
 
 ACCOUNT = participant(0).address.account
 FULL = Credit(
@@ -151,10 +153,30 @@ def test_claims_count_up_to_the_next_settlement() -> None:
     assert [line.claimed_nanoton for line in earnings(rows, claims[3:])] == [None, None, 11]
 
 
+def test_an_epochs_length_is_known_where_its_frame_is() -> None:
+    settlement = tally(frame(1), Base(), {}, log_book(1), verdict)
+    facts = {"node_key": key(0).public, "own": participant(0).address, "settled_s": None}
+    assert epoch_row(settlement, frame=frame(1), **facts).epoch_s == EPOCH_S
+    assert epoch_row(settlement, frame=None, **facts).epoch_s is None
+
+
 @pytest.mark.parametrize(
     ("changes", "reasons"),
     [
         ({"credit": replace(FULL, receipted_tokens=800)}, ("receipts cover 80 %",)),
+        ({"epoch_s": 6000}, ()),
+        ({"epoch_s": 5999}, ()),  # windows of the epoch before may be in the cut
+        ({"epoch_s": 9600}, ("3,600 of 9,600 s without a counted window",)),
+        (
+            {"epoch_s": 7000, "credit": replace(FULL, receipted_tokens=800)},
+            ("receipts cover 80 %", "1,000 of 7,000 s without a counted window"),
+        ),
+        ({"epoch_s": 6000, "credit": Credit()}, ("no work was recorded",)),
+        (
+            {"epoch_s": 20, "credit": Credit(windows_uncovered=1)},
+            ("1 window without evidence (0 tokens)", "20 of 20 s without a counted window"),
+        ),
+        ({"epoch_s": 6000, "credit": None}, (NOTHING_REASON,)),
         ({"credit": None}, (NOTHING_REASON,)),
         ({"credit": None, "is_computed": False}, (CHECKPOINT_REASON,)),
         ({"credit": None, "is_computed": False, "is_recalled": True}, (RESTART_REASON,)),
@@ -291,7 +313,8 @@ def test_files_are_written_besides(config: Config, tmp_path: Path, capsys: pytes
     table, picture = tmp_path / "out.csv", tmp_path / "out.png"
     arguments = ["earnings", "--config", str(config.path), "--to", "2", "--csv", str(table), "--plot", str(picture)]
     assert main(arguments) == 0
-    assert "total" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert ("total" in said.out, said.err) == (True, f"gpupool: wrote {picture}\n")
     read = list(csv.DictReader(table.read_text().splitlines()))
     assert tuple(read[0]) == CSV_COLUMNS
     assert [each["cumulative_ton"] for each in read] == ["2.500000000", "5.000000001"]

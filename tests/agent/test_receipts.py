@@ -99,6 +99,19 @@ async def test_a_receipt_is_taken_once(journal: Journal) -> None:
     assert [body.receipts for body in queued(journal)] == [(signed(1),), (signed(2),)]
 
 
+async def test_another_receipt_of_a_job_is_refused_by_its_place(journal: Journal) -> None:
+    receipts = receipts_of(journal)
+    await receipts.take(request(claim(signed(1))))
+    more, later = signed(1, tokens=101), signed(1, time_s=NOW_S - 1)
+    again = [signed(1), more, signed(2), later, signed(2, tokens=7)]
+    taken = await receipts.take(request(*(claim(each) for each in again)))
+    assert (taken.taken, taken.known) == (1, 1)
+    assert taken.refused.keys() == {1, 3, 4}
+    assert all(reason.startswith("another receipt of this job is held") for reason in taken.refused.values())
+    assert taken.refused[4].endswith(f"time_s {NOW_S}, tokens 100; sign a new one with a job id of its own")
+    assert [body.receipts for body in queued(journal)] == [(signed(1),), (signed(2),)]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -107,6 +120,7 @@ async def test_a_receipt_is_taken_once(journal: Journal) -> None:
         ({"time_s": START_S - 1}, "time_s"),
         ({"tokens": 101}, "signature"),
         ({"tokens": -1}, "tokens"),
+        ({"tokens": 0}, "tokens: expected 1"),
         ({"tokens": 1 << 48}, "tokens"),
         ({"job_id": "zz"}, "job_id"),
         ({"job_id": ""}, "job_id"),

@@ -245,7 +245,9 @@ def test_an_epochs_records_lie_between_two_heads(
         ([], None, None, "no epoch is settled yet"),
         (ROWS, 3, None, "epoch 3 is not in this agent's ledger"),
         (ROWS, 1, 11, "record 11 is not one of epoch 1: those are 1 to 10"),
-        (ROWS, 9, 4, "record 4 is not one of epoch 9: those are 31 and later"),
+        (ROWS, 5, 4, "record 4 is not one of epoch 5: those are 31 and later"),
+        (ROWS, 6, None, "epoch 6 is not there yet: as far as .* knows, epoch 4 is the last"),
+        (ROWS, 9, 31, "epoch 9 is not there yet"),
     ],
 )
 def test_what_is_not_there_is_said(rows: list[EpochRow], epoch: int | None, seq: int | None, said: str) -> None:
@@ -354,6 +356,18 @@ def test_without_the_journal_the_ledger_knows_the_records(
     assert "journal.sqlite: missing; what the ledger knows" in capsys.readouterr().err
 
 
+def test_without_the_journal_the_ledger_knows_where_the_log_ends(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.journal_file.write_bytes(b"damaged" * 1000)
+    assert main(["work", "explain", "--config", str(config.path), "--record", "5"]) == 1
+    assert "record 5 is not there: the last one known here is 4" in capsys.readouterr().err
+
+
+def test_a_record_of_another_kind_is_there(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explained(config, capsys, "--record", "1").splitlines()[0].startswith("epoch 1: 0 work records")
+
+
 @pytest.mark.parametrize(
     ("statement", "agreement", "said"),
     [
@@ -379,6 +393,9 @@ def test_what_cannot_be_measured_again_is_said(
         (["--record", "-1"], 2, "--record -1: expected 1 or more"),
         (["--record", str(1 << 80)], 1, "is not one of epoch 2: those are 4 and later"),
         (["--epoch", "1", "--record", "4"], 1, "record 4 is not one of epoch 1: those are 1 to 3"),
+        (["--epoch", "3"], 1, "epoch 3 is not there yet: as far as this agent's ledger knows, epoch 1 is"),
+        (["--record", "5"], 1, "record 5 is not there: the last one known here is 4"),
+        (["--epoch", "2", "--record", "99"], 1, "record 99 is not there: the last one known here is 4"),
     ],
 )
 def test_one_line_says_what_is_wrong(

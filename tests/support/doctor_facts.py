@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from contract_states import pinned, pool_state, rewards_state
 from pool_fixture import EPOCH_S, START_S, key, operator_set, participant, policy
 
@@ -30,6 +31,7 @@ from gossip.policy import PoolPolicy
 
 NOW_S = START_S + EPOCH_S + 5
 VERSION = "1.0"
+POLICY_FILE = "/etc/gpupool/policy.toml"
 POOL = Address(0, b"p" * 32)
 UNTRIED = Unknown("the agent runs")
 ERROR = {"code": "tsm_missing", "message": "no TDX", "remedy": "run it in a guest"}
@@ -122,6 +124,11 @@ def policies(text: PoolPolicy | None = None) -> dict[bytes, PoolPolicy]:
     return {policy().hash: text or policy()}
 
 
+def asking_receipts() -> PoolPolicy:
+    """The document of a pool that credits no more than receipts cover."""
+    return replace(policy(), receipts=msgspec.structs.replace(policy().receipts, ceiling="receipts"))
+
+
 def healthy() -> Facts:
     """Nothing is wrong."""
     return Facts(
@@ -131,13 +138,22 @@ def healthy() -> Facts:
             config=None,
             node_key=None,
             wallet_key=None,
+            closed_keys={},
             policy=None,
+            policy_files=(POLICY_FILE,),
             servers=None,
             proof=None,
             changed_s=NOW_S - 100_000,
         ),
         node_key=key(0).public,
-        host=HostFacts(data_dir=None, free_bytes=100 << 30, web_port=UNTRIED, p2p_ports=UNTRIED, prover=None),
+        host=HostFacts(
+            data_dir=None,
+            free_bytes=100 << 30,
+            web_port=UNTRIED,
+            receipts_port=UNTRIED,
+            p2p_ports=UNTRIED,
+            prover=None,
+        ),
         journal=JournalFacts(
             missing=None,
             unusable=None,
