@@ -122,7 +122,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="gpupool",
         description="Node agent for GPU hosts of a compute pool on TON.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 70 error in the program, "
-        "74 standard output cannot be written, 130 interrupted.",
+        "74 standard output cannot be written, 130 interrupted, 141 nobody reads standard output any more; 10 to 16 "
+        "are the doctor's (gpupool doctor --help).",
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -216,8 +216,17 @@ def _settled_texts(part: parts.SettledPart) -> list[str]:
 
 
 def _books_texts(part: parts.BooksPart) -> list[str]:
-    reconciliation = part["reconciliation"]
-    return [] if reconciliation is None or not reconciliation["alarm"] else [reconciliation["alarm"]]
+    """The alarm, or what the sides say that are known besides the own counters."""
+    books = part["reconciliation"]
+    if books is None or books["alarm"]:
+        return [] if books is None else [str(books["alarm"])]
+    sides = {"in receipts": books.get("receipts"), "paid on chain": books.get("paid")}
+    others = [f"{amount:,} {name}" for name, amount in sides.items() if amount is not None]
+    if not others:
+        return []
+    return [
+        ", ".join([f"{books.get('metered', 0):,} tokens metered", *others]) + f" in {books.get('epochs', 0)} epochs"
+    ]
 
 
 def _utc(time_s: int) -> str:

@@ -212,6 +212,10 @@ class OwnPart(TypedDict):
 
 class Reconciliation(TypedDict):
     alarm: str | None
+    epochs: NotRequired[Whole]
+    metered: NotRequired[Whole]
+    receipts: NotRequired[Whole | None]
+    paid: NotRequired[Whole | None]
 
 
 class BooksPart(TypedDict):

@@ -239,6 +239,8 @@ class Audit:
                 held += 1
         if findings:
             raise AuditFailedError(*findings)
+        if not held and not self.notes:
+            return "no new pieces: what covers this epoch's work was settled before, and stands in the base"
         return f"{held} pieces judged anew and good, {len(self.notes)} refused"
 
     def _evidence(self) -> Iterator[tuple[Participant, Record, EvidenceBody]]:

@@ -134,6 +134,7 @@ NO_EVIDENCE: dict[str, Any] = {
 
 
 SOURCE = {"source": "cocoon", "instance": 1, "provenance": "cocoon b75d444", "error": None, "notes": []}
+BOOKS = {"alarm": None, "epochs": 3, "metered": 1000, "receipts": 900, "paid": None}
 OWN = {
     "epoch": 2,
     "tokens": 50,
@@ -215,6 +216,7 @@ OWN = {
         ("own", OWN, "own part  epoch 2: 50 tokens credited of 100 metered, share 25.0 %"),
         ("own", OWN, "own part  less, as receipts cover 50 %"),
         ("reconciliation", {"alarm": "the meter missed work"}, "books     the meter missed work"),
+        ("reconciliation", BOOKS, "books     1,000 tokens metered, 900 in receipts in 3 epochs"),
     ],
 )
 def test_what_is_to_be_known_shows(part: str, value: object, line: str) -> None:
