@@ -59,7 +59,7 @@ def watch(options: argparse.Namespace) -> int:
     try:
         trio.run(_Watch(config, interval_s).run, strict_exception_groups=True)
     except* KeyboardInterrupt:
-        pass
+        pass  # Ctrl-C is one of the ways out
     return 0
 
 

@@ -199,11 +199,13 @@ def test_a_header_out_of_range_is_refused_although_signed(index: int, value: cod
         parse_record(sealed(items), POOL)
 
 
-def refused(body: codec.Value) -> None:
+def refused(body: codec.Value) -> str:
+    """Why a record with this body is refused, although it is signed."""
     items = fields(WORK)
     items[7] = body
-    with pytest.raises(InvalidMessageError):
+    with pytest.raises(InvalidMessageError) as caught:
         parse_record(sealed(items), POOL)
+    return str(caught.value)
 
 
 ONE = fields(WORK)[7][2][0]
@@ -234,7 +236,7 @@ def placed(*places: tuple[int, int]) -> codec.Value:
 def test_a_work_field_out_of_range_is_refused_although_signed(index: int, value: codec.Value) -> None:
     body = list(fields(WORK)[7])
     body[index] = value
-    refused(tuple(body))
+    assert refused(tuple(body))
 
 
 @pytest.mark.parametrize(
@@ -268,13 +270,13 @@ def test_a_reading_out_of_range_is_refused_although_signed(index: int, value: co
     item = list(ONE)
     item[index] = value
     start_s, end_s, _, evidence_hash = fields(WORK)[7]
-    refused((start_s, end_s, (tuple(item),), evidence_hash))
+    assert refused((start_s, end_s, (tuple(item),), evidence_hash))
 
 
 def test_a_reading_of_the_wrong_length_is_refused_although_signed() -> None:
     start_s, end_s, _, evidence_hash = fields(WORK)[7]
     for item in (ONE[:-1], (*ONE, 0)):
-        refused((start_s, end_s, (item,), evidence_hash))
+        assert refused((start_s, end_s, (item,), evidence_hash))
     assert parse_record(sealed(fields(WORK)), POOL).body == WORK.body
 
 
