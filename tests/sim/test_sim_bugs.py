@@ -13,6 +13,7 @@ SEEDS = range(300)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_bug_is_noticed(bug: Bug) -> None:
     caught = next((seed for seed in SEEDS if simulate(seed, bug).violation is not None), None)
