@@ -102,7 +102,7 @@ bench: $(VENV)/.dev ## Run the benchmarks; each prints one JSON line
 
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml and requirements/*.in
 	$(PIP) install --quiet uv
-	cd requirements && for set in build run dev fuzz; do ../$(VENV)/bin/uv pip compile --quiet --python-version 3.11 \
+	cd requirements && for set in build run dev fuzz tools; do ../$(VENV)/bin/uv pip compile --quiet --python-version 3.11 \
 		--generate-hashes --no-header --override overrides.txt $$(cat $$set.sources) -o $$set.lock; done
 
 clean: ## Remove what the set-up made
@@ -122,6 +122,10 @@ $(VENV)/.run: $(VENV)/.base requirements/run.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.lock
 	@$(PIP) install $(LOCKED) -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.dev requirements/tools.lock
+	@$(PIP) install $(LOCKED) -r requirements/tools.lock
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev requirements/fuzz.lock
