@@ -32,7 +32,15 @@ from pytoniq_core.tlb.vm_stack import VmStack
 from contracts.chain_kept import KeptAccount, KeptHeader, KeptLink
 from contracts.chain_proofs import read_account, read_config, read_header, read_transactions
 from contracts.chain_servers import Ask, Connection, Servers, close_all
-from contracts.chain_values import Account, Block, LiteServer, TransactionSummary, account_id, block_lookup
+from contracts.chain_values import (
+    Account,
+    Block,
+    LiteServer,
+    ServersStanding,
+    TransactionSummary,
+    account_id,
+    block_lookup,
+)
 from contracts.errors import (
     ChainConflictError,
     ChainUnavailableError,
@@ -99,6 +107,10 @@ class Chain:
         self._trust_level = trust_level
         self._timeout_s = timeout_s
         self._head: Block | None = None
+
+    def servers(self) -> ServersStanding:
+        """How the liteservers stand, as the last calls found them; asks none."""
+        return self._servers.standing()
 
     async def head(self) -> Block:
         """The latest masterchain block: never an older one than any call has seen before."""

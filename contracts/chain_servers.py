@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from pytoniq import LiteClient
 from pytoniq.liteclient.client import LiteServerError
 
-from contracts.chain_values import LiteServer
+from contracts.chain_values import LiteServer, ServersStanding
 from contracts.errors import ChainConflictError, ChainUnavailableError, ContractsError, UnreadableStateError
 
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
@@ -39,6 +39,12 @@ class Servers:
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self._connections = list(connections)
+        self._conflicts = 0
+
+    def standing(self) -> ServersStanding:
+        """How the servers stand now; may be called from any thread."""
+        failing = sum(connection.is_failing for connection in self._connections)
+        return ServersStanding(known=len(self._connections), failing=failing, conflicts=self._conflicts)
 
     async def ask(self, ask: Ask[_T]) -> _T:
         """Ask one server after the other until one answers; the one that did is asked first next time."""
@@ -47,6 +53,7 @@ class Servers:
             try:
                 answer = await connection.ask(ask)
             except ChainConflictError as error:
+                self._conflicts += 1
                 _log.warning("%s: %s", connection.server, error)
                 failure = error
             except UnreadableStateError as error:  # another server may show a better one
@@ -67,6 +74,8 @@ class Connection:
 
     def __init__(self, server: LiteServer, timeout_s: float) -> None:
         self.server = server
+        self.is_failing = False
+        """Whether it lied, or did not answer, when it was asked last."""
         self._timeout_s = timeout_s
         self._client: LiteClient | None = None
         self._lock = asyncio.Lock()
@@ -79,8 +88,11 @@ class Connection:
         try:
             client = await self._connected()
             async with asyncio.timeout(self._timeout_s):
-                return await ask(client)
+                answer = await ask(client)
+            self.is_failing = False
+            return answer
         except ChainConflictError:
+            self.is_failing = True
             await self._drop(client, LIE_S)
             raise
         except ContractsError:
@@ -88,6 +100,7 @@ class Connection:
         except LiteServerError as error:
             raise ChainUnavailableError(f"{self.server}: {error.message[:200]} ({error.code})") from error
         except Exception as error:
+            self.is_failing = True
             await self._drop(client)
             reason = "no answer in time" if isinstance(error, TimeoutError) else f"{_reason(error)}"
             raise ChainUnavailableError(f"{self.server}: {reason}") from error

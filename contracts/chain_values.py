@@ -15,6 +15,15 @@ WORKCHAINS = (-1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServersStanding:
+    """How the liteservers stand: how many there are, how many failed when they were asked last, how often one lied."""
+
+    known: int
+    failing: int
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiteServer:
     """Where a liteserver listens, and its Ed25519 key (32 bytes)."""
 

@@ -35,6 +35,7 @@ class Op(IntEnum):
     REGISTRY_CANCEL_WITHDRAWAL = 0x61419D5C
     REGISTRY_HEARTBEAT = 0x592E7B59
     REGISTRY_UPDATE_WORKER_ADDRESS = 0x69366DF5
+    REGISTRY_ROTATE_NODE_KEY = 0x3432BE64
     REGISTRY_COMPLETE_WITHDRAWAL = 0x03BB5B17
     REGISTRY_SWEEP_SLASHED = 0x4304E2E1
     REGISTRY_UPDATE_CONTRIBUTION = 0x67ACA681
@@ -90,6 +91,7 @@ class Event(IntEnum):
     EVENT_REPUTATION_UPDATED = 0x33BE1435
     EVENT_STATUS_CHANGED = 0x7467FC0C
     EVENT_WORKER_UPDATED = 0x2D305BC9
+    EVENT_NODE_KEY_ROTATED = 0x1591E3AA
     EVENT_CONTRIBUTION_COUNTED = 0x74456E54
 
 
@@ -152,6 +154,7 @@ class Refusal(IntEnum):
     EPOCH_UNKNOWN = 219
     CONTRIBUTION_COUNTED = 220
     EPOCH_SKIPPED = 221
+    ROTATED_LATELY = 222
     EPOCH_RUNNING = 301
     TOO_MANY_OPEN_EPOCHS = 302
     ALREADY_SETTLED = 303
@@ -230,6 +233,7 @@ MEANINGS = {
     Refusal.EPOCH_UNKNOWN: "no root of this epoch is kept",
     Refusal.CONTRIBUTION_COUNTED: "this epoch, or a later one, was counted already",
     Refusal.EPOCH_SKIPPED: "only the participant itself may pass over an epoch whose root is kept",
+    Refusal.ROTATED_LATELY: "the node key was replaced before, less than a withdrawal's wait ago",
     Refusal.EPOCH_RUNNING: "the epoch has not ended yet",
     Refusal.TOO_MANY_OPEN_EPOCHS: "too many epochs wait for their settlement",
     Refusal.ALREADY_SETTLED: "this epoch is settled",

@@ -18,6 +18,7 @@ Source: `wallet-contract-v5` (W5 specification), `wallet-contract` v4r2; code ce
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -154,6 +155,9 @@ class Wallet:
             return
         try:
             file = self._lock_file.open("ab")
+            if os.geteuid() == 0:  # a command of root's must not lock the agent's own user out
+                folder = self._lock_file.parent.stat()
+                os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
         except OSError as error:
             raise WalletBusyError(f"{self._lock_file}: the wallet's lock: {error.strerror}") from error
         with file:

@@ -146,6 +146,7 @@ MESSAGES: dict[Op, Codec[Values]] = dict(
         _message(Op.REGISTRY_CANCEL_WITHDRAWAL),
         _message(Op.REGISTRY_HEARTBEAT),
         _message(Op.REGISTRY_UPDATE_WORKER_ADDRESS, Field("worker", MAYBE_ADDRESS)),
+        _message(Op.REGISTRY_ROTATE_NODE_KEY, Field("node_key", HASH), Field("signature", octets(64))),
         _message(Op.REGISTRY_COMPLETE_WITHDRAWAL, _OWNER),
         _message(Op.REGISTRY_SWEEP_SLASHED, _OWNER),
         _message(Op.REGISTRY_UPDATE_CONTRIBUTION, _OWNER, _EPOCH, _PROOF),
@@ -219,6 +220,7 @@ EVENTS: dict[Event, Codec[Values]] = dict(
         _event(Event.EVENT_REPUTATION_UPDATED, _OWNER, Field("reputation", uint(16))),
         _event(Event.EVENT_STATUS_CHANGED, _OWNER, Field("status", uint(8))),
         _event(Event.EVENT_WORKER_UPDATED, _OWNER, Field("worker", MAYBE_ADDRESS)),
+        _event(Event.EVENT_NODE_KEY_ROTATED, _OWNER, Field("node_key", HASH), Field("previous", HASH)),
         _event(Event.EVENT_CONTRIBUTION_COUNTED, _OWNER, _EPOCH),
     )
 )

@@ -123,6 +123,11 @@ def update_worker_body(worker: Address | None, *, query_id: int = 0) -> Cell:
     return body_cell(Op.REGISTRY_UPDATE_WORKER_ADDRESS, query_id=query_id, worker=worker)
 
 
+def rotate_node_key_body(node_key: bytes, signature: bytes, *, query_id: int = 0) -> Cell:
+    """Replace the entry's node key by this one; `signature` as for `register_body`. Once in a withdrawal's wait."""
+    return body_cell(Op.REGISTRY_ROTATE_NODE_KEY, query_id=query_id, node_key=node_key, signature=signature)
+
+
 # ---- to the registry, from anyone ----
 
 

@@ -307,6 +307,7 @@ PARTICIPANT = record(
     Field("withdraw_at", uint(32), "withdraw_at_s"),
     Field("held", COINS, "held_nanoton"),
     Field("held_until", uint(32), "held_until_s"),
+    Field("rotated", uint(32), "rotated_s"),
     PROFILE,
     Field("lifetime", maybe_ref(LIFETIME)),
 )

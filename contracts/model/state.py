@@ -217,6 +217,8 @@ class Participant:
     held_nanoton: int = 0
     """Slashed, beside the stake; open to appeal until `held_until_s`."""
     held_until_s: int = 0
+    rotated_s: int = 0
+    """When the node key was replaced last; 0: it is the first."""
     gpu_spec_hash: bytes = ZERO_HASH
     gpu_count: int = 0
     lifetime: Lifetime | None = None
@@ -227,7 +229,7 @@ class Participant:
         require_bytes("gpu_spec_hash", self.gpu_spec_hash, 32)
         for name in ("stake_nanoton", "pending_nanoton", "held_nanoton"):
             require_uint(name, getattr(self, name), 120)
-        for name in ("joined_s", "heartbeat_s", "seqno", "withdraw_at_s", "held_until_s"):
+        for name in ("joined_s", "heartbeat_s", "seqno", "withdraw_at_s", "held_until_s", "rotated_s"):
             require_uint(name, getattr(self, name), 32)
         require_uint("gpu_count", self.gpu_count, 8)
         require_range("reputation", self.reputation, 0, REPUTATION_MAX)

@@ -10,6 +10,7 @@ out keeps the others' dice. Beside `scene_books` (balances, sums, payouts, TON i
 2. Nothing fails in the action phase.
 3. Without the owner's word or a quorum's nobody's stake falls, but by a withdrawal that its owner asked for and gets.
 4. Held stake goes back only by quorum, and on to the rewards only after its time.
+5. A node key is of one entry, and is replaced by its owner's word alone, and nothing with it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from random import Random
 
 from contracts.model import Address, Participant
@@ -105,8 +107,13 @@ def _name(exit_code: int) -> str:
 def _check_stakes(
     world: World, before: dict[Address, Participant], after: dict[Address, Participant], sent: Sent, now: int
 ) -> None:
+    keys = [entry.node_key for entry in after.values()]
+    assert len(set(keys)) == len(keys), "two entries with one node key"
     for owner, was in before.items():
         is_ = after.get(owner)
+        if is_ is not None and is_.node_key != was.node_key and is_.joined_s == was.joined_s:
+            assert sent.transactions[0].in_source == owner, f"{owner}: somebody else replaced its node key"
+            assert is_ == replace(was, node_key=is_.node_key, rotated_s=now), f"{owner}: changed with its node key"
         stake, held = (0, 0) if is_ is None else (is_.stake_nanoton, is_.held_nanoton)
         fell = was.stake_nanoton - stake
         if fell > 0 and not world.commanded:

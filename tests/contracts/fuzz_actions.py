@@ -15,6 +15,7 @@ from contracts.model import (
     PinnedTerms,
 )
 from contracts.opcodes import Op
+from contracts.signing import SigningKey
 from tests.contracts.fuzz_commands import command, target_of
 from tests.contracts.fuzz_world import MIN_STAKE, PARAMS, STRANGER, Actions, World, adding_to
 from tests.contracts.pool_scene import (
@@ -77,6 +78,15 @@ def heartbeat(world: World) -> Sent:
 @action(2)
 def update_worker(world: World) -> Sent:
     return world.scene.update_worker(world.member(), world.rng.choice([None, STRANGER]))
+
+
+@action(4)
+def rotate_node_key(world: World) -> Sent:
+    """By a key of a small number, so that some are taken and some come again."""
+    owner, key = world.member(), SigningKey(bytes([world.rng.randrange(12)]) * 32)
+    over: dict[str, Any] = {} if world.often(95) else {"signature": bytes(64)}
+    source = owner if world.often(95) else world.anyone()
+    return world.scene.rotate_node_key(owner, key, source=source, **over)
 
 
 @action(5)

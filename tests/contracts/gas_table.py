@@ -39,7 +39,7 @@ from tests.contracts.pool_scene import (
     leaf,
     operator_keys,
 )
-from tests.contracts.test_registry_storage import FIVE_YEARS_S, TREE, Full, entry, measure, registry_of, rent
+from tests.contracts.test_registry_storage import FIVE_YEARS_S, NEXT_KEY, TREE, Full, entry, measure, registry_of, rent
 from tests.contracts.test_rewards_gas import full_state, many, settle_payload
 
 TABLE = Path(layout.__file__).parents[1] / "gas.json"
@@ -151,6 +151,7 @@ def registry(count: int) -> Row:
     done = (
         ("heartbeat", full.send(full.owner, layout.heartbeat_body())),
         ("update_worker_address", full.send(full.owner, layout.update_worker_body(account("next worker")))),
+        ("rotate_node_key", full.rotate(NEXT_KEY)),
         ("increase_stake", full.send(full.owner, layout.increase_stake_body(2 * STAKE), 3 * STAKE)),
         ("request_withdrawal", full.send(full.owner, layout.request_withdrawal_body(STAKE))),
         ("cancel_withdrawal", full.send(full.owner, layout.cancel_withdrawal_body())),

@@ -165,6 +165,20 @@ class Scene:
     def update_worker(self, owner: Address, worker: Address | None) -> Sent:
         return self.to_registry(layout.update_worker_body(worker), source=owner)
 
+    def rotate_node_key(
+        self,
+        owner: Address,
+        key: SigningKey,
+        *,
+        signature: bytes | None = None,
+        source: Address | None = None,
+        value: int = fees.ENTRY_NANOTON,
+    ) -> Sent:
+        """Replace the node key of `owner` by `key`, which proves to be its."""
+        proven = certificate.prove_possession(key, global_id=DEVNET_GLOBAL_ID, pool=self.pool, owner=owner)
+        body = layout.rotate_node_key_body(key.public, proven if signature is None else signature)
+        return self.to_registry(body, source=source or owner, value=value)
+
     def sweep_slashed(self, owner: Address, *, source: Address = ANYONE) -> Sent:
         return self.to_registry(layout.sweep_slashed_body(owner), source=source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from pytoniq_core import Builder, Slice
 from contracts.commands import CancelSlash, Remove, SetReputation, Slash, SlashReason, Suspend
 from contracts.model import DAY_S, NANO, Address, Participant, ParticipantStatus
 from contracts.opcodes import Refusal
+from contracts.signing import SigningKey
 from tests.contracts.pool_scene import STAKE, Scene, Sent, account
 
 APPEAL_S = 7 * DAY_S
@@ -51,6 +53,11 @@ def remove(scene: Scene, owner: Address) -> Sent:
 
 def set_reputation(scene: Scene, owner: Address, reputation: int) -> Sent:
     return scene.act(SetReputation(target=scene.target(owner), reputation=reputation))
+
+
+def rotate(scene: Scene, owner: Address) -> Sent:
+    """Replace the node key by one that nobody else has."""
+    return scene.rotate_node_key(owner, SigningKey(hashlib.sha256(b"next" + owner.account).digest()))
 
 
 # ---- entries ----
@@ -153,5 +160,6 @@ OPERATIONS: dict[str, Callable[[Scene, Address], Sent]] = {
     "remove": remove,
     "heartbeat": lambda scene, owner: scene.heartbeat(owner),
     "change the worker": lambda scene, owner: scene.update_worker(owner, WORKER),
+    "replace the node key": rotate,
     "register again": lambda scene, owner: scene.register(owner),
 }

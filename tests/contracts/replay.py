@@ -35,6 +35,7 @@ from tests.contracts.pool_scene import (
     Scene,
     Sent,
     leaf,
+    node_key,
 )
 
 REFUSALS = [
@@ -136,6 +137,7 @@ def _discipline(scene: RecordingScene) -> None:
     scene.command(commands.Suspend(target=scene.target(PARTICIPANTS[5]), suspended=True))
     scene.command(commands.Remove(target=scene.target(PARTICIPANTS[6])), (0,))  # refused: no quorum
     scene.heartbeat(PARTICIPANTS[0])
+    scene.rotate_node_key(PARTICIPANTS[5], node_key(PARTICIPANTS[9]))
     scene.advance(8 * DAY_S)
     scene.sweep_slashed(PARTICIPANTS[1])
 

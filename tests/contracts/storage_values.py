@@ -145,6 +145,7 @@ def participants(draw: st.DrawFn) -> Participant:
         withdraw_at_s=draw(TIMES),
         held_nanoton=draw(SMALL),
         held_until_s=draw(TIMES),
+        rotated_s=draw(TIMES),
         gpu_spec_hash=draw(HASHES),
         gpu_count=draw(st.integers(0, 255)),
         lifetime=draw(

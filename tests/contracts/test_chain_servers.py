@@ -13,6 +13,7 @@ import trio
 
 from contracts.chain import LiteServer, open_chain
 from contracts.chain_servers import FRAME_BYTES_MAX
+from contracts.chain_values import ServersStanding
 from contracts.devchain import liteserver
 from contracts.devchain.adnl import HANDSHAKE_BYTES, ServerKey
 from contracts.devchain.node import Node
@@ -44,6 +45,18 @@ async def test_a_server_that_is_behind_does_not_take_the_head_back(tmp_path: Pat
             await chain.head()
         with pytest.raises(ChainUnavailableError, match="behind"):
             await chain.account(NOBODY)
+
+
+async def test_servers_that_fail_or_lie_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = LiteServer(host="127.0.0.1", port=1, public_key=bytes(32))
+    async with serving(tmp_path, block_s=60) as server, open_chain([nobody, server]) as chain:
+        assert chain.servers() == ServersStanding(known=2, failing=0, conflicts=0)
+        block = await chain.head()
+        assert chain.servers() == ServersStanding(known=2, failing=1, conflicts=0)
+        chain._head = dataclasses.replace(block, root_hash=bytes(32))
+        with pytest.raises(ChainConflictError):
+            await chain.head()
+        assert chain.servers() == ServersStanding(known=2, failing=2, conflicts=1)
 
 
 async def test_waiting_for_a_block_moves_the_head(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ BODIES: list[tuple[Op, dict[str, Any], Cell]] = [
     (Op.REGISTRY_COMPLETE_WITHDRAWAL, {"owner": OWNER}, layout.complete_withdrawal_body(OWNER, query_id=9)),
     (Op.REGISTRY_HEARTBEAT, {}, layout.heartbeat_body(query_id=9)),
     (Op.REGISTRY_UPDATE_WORKER_ADDRESS, {"worker": None}, layout.update_worker_body(None, query_id=9)),
+    (
+        Op.REGISTRY_ROTATE_NODE_KEY,
+        {"node_key": KEY, "signature": bytes(64)},
+        layout.rotate_node_key_body(KEY, bytes(64), query_id=9),
+    ),
     (Op.REGISTRY_SWEEP_SLASHED, {"owner": OWNER}, layout.sweep_slashed_body(OWNER, query_id=9)),
     (
         Op.REGISTRY_UPDATE_CONTRIBUTION,

@@ -49,6 +49,7 @@ from tests.contracts.pool_scene import (
     Scene,
     Sent,
     leaf,
+    node_key,
 )
 
 GUARDED = replace(PARAMS, emergency=True, guardian=GUARDIAN)
@@ -136,6 +137,7 @@ GOES_ON: dict[str, Operation] = {
     "sweep_slashed": lambda s: s.sweep_slashed(BOB),
     "heartbeat": lambda s: s.heartbeat(BOB),
     "worker": lambda s: s.update_worker(BOB, ANYONE),
+    "rotate the node key": lambda s: s.rotate_node_key(BOB, node_key(CAROL)),
     "propose_set": lambda s: s.propose_set(s.new_set(2)),
     "accept_set": lambda s: s.accept_set(s.new_set(2)),
     "propose_params": lambda s: s.command(ProposeParams(gov_seqno=s.gov_seqno, params=GUARDED)),

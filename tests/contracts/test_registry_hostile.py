@@ -38,6 +38,7 @@ FROM_OWNER: dict[Op, dict[str, Any]] = {
     Op.REGISTRY_CANCEL_WITHDRAWAL: {},
     Op.REGISTRY_HEARTBEAT: {},
     Op.REGISTRY_UPDATE_WORKER_ADDRESS: {"worker": None},
+    Op.REGISTRY_ROTATE_NODE_KEY: {"node_key": bytes(range(32)), "signature": bytes(64)},
 }
 FROM_ANYONE: dict[Op, dict[str, Any]] = {
     Op.REGISTRY_COMPLETE_WITHDRAWAL: {"owner": ALICE},

@@ -28,27 +28,28 @@ MEANING: dict[str, Outcome] = {
 }
 # One column per situation, in the order of SITUATIONS.
 TABLE = """
-                    | 1     2     3     4     5     6     7     8     9     10    11    12    13    14    15
-increase a little   | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
-increase enough     | act   act   act   inact inact withd withd withd withd susp  susp  susp  susp  inact susp
-ask for one nanoTON | act   BELOW BELOW OVER  OVER  OVER  OVER  BELOW BELOW susp  OVER  BELOW OVER  OVER  OVER
-ask for the minimum | act   withd OVER  OVER  OVER  OVER  OVER  OVER  withd susp  OVER  OVER  OVER  OVER  OVER
-ask for the rest    | withd withd withd NONE  NONE  NONE  NONE  withd withd susp  NONE  susp  NONE  NONE  NONE
-cancel              | NOASK act   NOASK act   act   act   inact act   act   SUSP  SUSP  SUSP  SUSP  NOASK SUSP
-complete at once    | NOASK LOCK  NOASK LOCK  gone  LOCK  LOCK  LOCK  LOCK  NOASK LOCK  NOASK NOASK NOASK LOCK
-complete            | NOASK act   NOASK inact gone  gone  inact inact act   NOASK gone  NOASK NOASK NOASK gone
-slash a share       | act   inact inact inact inact withd withd withd withd susp  susp  susp  NONE  NONE  susp
-slash all           | inact inact inact inact inact inact inact inact inact susp  susp  susp  NONE  NONE  susp
-cancel the slash    | FREE  FREE  act   act   FREE  FREE  withd FREE  FREE  FREE  FREE  susp  susp  act   FREE
-sweep at once       | FREE  FREE  HELD  HELD  FREE  FREE  HELD  FREE  FREE  FREE  FREE  HELD  HELD  HELD  FREE
-sweep               | FREE  FREE  inact inact FREE  FREE  withd FREE  FREE  FREE  FREE  susp  gone  gone  FREE
-set the reputation  | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
-suspend             | susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp
-lift the suspension | act   act   inact withd withd withd withd inact act   act   withd inact inact inact withd
-remove              | susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp
-heartbeat           | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
-change the worker   | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
-register again      | TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN
+                     | 1     2     3     4     5     6     7     8     9     10    11    12    13    14    15
+increase a little    | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
+increase enough      | act   act   act   inact inact withd withd withd withd susp  susp  susp  susp  inact susp
+ask for one nanoTON  | act   BELOW BELOW OVER  OVER  OVER  OVER  BELOW BELOW susp  OVER  BELOW OVER  OVER  OVER
+ask for the minimum  | act   withd OVER  OVER  OVER  OVER  OVER  OVER  withd susp  OVER  OVER  OVER  OVER  OVER
+ask for the rest     | withd withd withd NONE  NONE  NONE  NONE  withd withd susp  NONE  susp  NONE  NONE  NONE
+cancel               | NOASK act   NOASK act   act   act   inact act   act   SUSP  SUSP  SUSP  SUSP  NOASK SUSP
+complete at once     | NOASK LOCK  NOASK LOCK  gone  LOCK  LOCK  LOCK  LOCK  NOASK LOCK  NOASK NOASK NOASK LOCK
+complete             | NOASK act   NOASK inact gone  gone  inact inact act   NOASK gone  NOASK NOASK NOASK gone
+slash a share        | act   inact inact inact inact withd withd withd withd susp  susp  susp  NONE  NONE  susp
+slash all            | inact inact inact inact inact inact inact inact inact susp  susp  susp  NONE  NONE  susp
+cancel the slash     | FREE  FREE  act   act   FREE  FREE  withd FREE  FREE  FREE  FREE  susp  susp  act   FREE
+sweep at once        | FREE  FREE  HELD  HELD  FREE  FREE  HELD  FREE  FREE  FREE  FREE  HELD  HELD  HELD  FREE
+sweep                | FREE  FREE  inact inact FREE  FREE  withd FREE  FREE  FREE  FREE  susp  gone  gone  FREE
+set the reputation   | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
+suspend              | susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp
+lift the suspension  | act   act   inact withd withd withd withd inact act   act   withd inact inact inact withd
+remove               | susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp  susp
+heartbeat            | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
+change the worker    | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
+replace the node key | act   act   inact inact inact withd withd withd withd susp  susp  susp  susp  inact susp
+register again       | TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN TAKEN
 """
 
 

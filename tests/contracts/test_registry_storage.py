@@ -17,13 +17,16 @@ import pytest
 from pytoniq_core import Builder, Cell
 
 from contracts import fees, layout, proof
+from contracts.certificate import prove_possession
 from contracts.commands import CancelSlash, EntryCommand, Remove, SetReputation, Slash, SlashReason, Suspend, Target
 from contracts.devchain.accounts import AppliedTransaction
 from contracts.devchain.emulator import default_config
+from contracts.devchain.network import DEVNET_GLOBAL_ID
 from contracts.layout import dictionary
 from contracts.layout.storage import REGISTRY
 from contracts.model import DAY_S, EPOCH_ROOTS_MAX, NANO, Address, Lifetime, Participant, RegistryState, StakeRules
 from contracts.opcodes import Op, Refusal
+from contracts.signing import SigningKey
 from tests.contracts.emulation import new_ledger
 from tests.contracts.pool_scene import ANYONE, STAKE, START_S, account, leaf
 
@@ -37,6 +40,7 @@ RENT = NANO // 20
 POOL, REWARDS = account("pool"), account("rewards")
 FEES = (Path(layout.__file__).parent.parent / "src" / "fees.tolk").read_text()
 BOUND = {name: int(gas) for name, gas in re.findall(r"const (GAS_\w+) = (\d+)", FEES)}
+NEXT_KEY = SigningKey(bytes(range(32)))
 TELL_GAS = 8_000
 """Room in the bounds for what the pool does with the counters."""
 TREE = proof.totals_tree([leaf(account(f"owner {i}"), NANO) for i in range(3)])
@@ -159,6 +163,10 @@ class Full:
         )
         return self.send(POOL, body)
 
+    def rotate(self, key: SigningKey) -> AppliedTransaction:
+        proven = prove_possession(key, global_id=DEVNET_GLOBAL_ID, pool=POOL, owner=self.owner)
+        return self.send(self.owner, layout.rotate_node_key_body(key.public, proven))
+
     def add(self, participant: Participant) -> AppliedTransaction:
         body = layout.body_cell(
             Op.REGISTRY_ADD_PARTICIPANT,
@@ -195,6 +203,9 @@ def test_gas_stays_below_what_a_message_must_bring(count: int) -> None:
     for transaction in full.entry_operations():
         assert transaction.exit_code == 0
         assert transaction.gas_used + TELL_GAS <= BOUND["GAS_ENTRY"]
+    rotated = full.rotate(NEXT_KEY)
+    assert rotated.exit_code == 0
+    assert rotated.gas_used <= BOUND["GAS_ROTATE"]
     for source, epoch in ((ANYONE, 10), (full.owner, 40)):
         counted = full.send(source, layout.update_contribution_body(full.owner, epoch, TREE.prove(full.owner)))
         assert counted.exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,3 +251,15 @@ async def _cancel_after_sending(chain: FakeChain, wallet: Wallet) -> None:
         await wallet.transfer([message()])
     assert scope.cancelled_caught
     chain.send = send  # type: ignore[method-assign]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_a_command_of_roots_does_not_lock_the_agents_user_out(chain: FakeChain, tmp_path: Path) -> None:
+    folder = tmp_path / "agents"
+    folder.mkdir()
+    os.chown(folder, 12_345, 12_346)
+    lock_file = folder / "wallet.lock"
+    wallet = Wallet(chain, SEED, "v5r1", global_id=DEVNET_GLOBAL_ID, lock_file=lock_file)  # type: ignore[arg-type]
+    async with wallet._alone():
+        status = lock_file.stat()
+        assert (status.st_uid, status.st_gid) == (12_345, 12_346)
