@@ -104,7 +104,7 @@ class PcsClient:
         Raises:
             CollateralUnavailableError: the service cannot be reached, refuses, or answers something else.
         """
-        async with httpx.AsyncClient(verify=self._tls, timeout=None, trust_env=False) as http:
+        async with httpx.AsyncClient(verify=self._tls, timeout=None, trust_env=False) as http:  # noqa: S113
             return await self._fetch(_Asker(http, trio.current_time() + DEADLINE_S, self._rand), key)
 
     async def _fetch(self, asker: _Asker, key: CollateralKey) -> Collateral:

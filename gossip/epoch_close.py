@@ -66,6 +66,7 @@ from gossip.needs import Readiness, digests
 from gossip.observing import forks_to_add, observe, observe_again
 from gossip.policy import PoolPolicy
 from gossip.records import PoolId
+from gossip.recounting import with_own_part
 from gossip.round import Round
 from gossip.settlement import Base, Settlement
 from gossip.tally import EpochFrame, settle
@@ -179,6 +180,9 @@ class EpochClose:
         """What landed is the base, whether this node attested it or not (step 7)."""
         if settlement.payload.epoch <= self.base.epoch:
             return []
+        if self._round is not None and not settlement.credits:
+            frame = self._round.frame
+            settlement = with_own_part(settlement, frame, self.base, self._key.public, self._logs, self._verdict)
         self.base = settlement.base()
         self._round = None
         self._readiness = Readiness(self.base, self._logs)

@@ -174,3 +174,9 @@ class Progress:
     total_weight: int
     certified: bool
     waiting_for: int
+    leader: bytes | None = None
+    """Node key of the operator who leads `view`."""
+    unseen: tuple[bytes, ...] = ()
+    """Node keys of the operators of whom no observation is here."""
+    unattested: tuple[bytes, ...] = ()
+    """Node keys of the operators of whom no attest is here for what most of the weight attested."""

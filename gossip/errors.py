@@ -40,3 +40,7 @@ class ListenFailedError(GossipError):
 class OwnForkError(GossipError):
     """The own log would fork: the key signed something that this node does not hold. Stop signing; the
     owner restores the newer database, or registers a new node key."""
+
+
+class KeyInUseError(GossipError):
+    """Another agent runs with this node key: stop one of them. The message says where it was heard."""

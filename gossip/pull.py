@@ -9,7 +9,8 @@ are asked at random, because one that is silent or lies must not be asked for ev
 3. What a decision waits for is asked of several peers at once until it comes (`gossip.fetching`).
 4. Own log: before the first own record, operators of more than two thirds of the weight have said how
    far they know it, and all of that is here; a database that was restored must not fork the log. They are asked
-   side by side; once they are enough, the others have `SLOW_S` more to answer.
+   side by side; once they are enough, the others have `SLOW_S` more to answer. Whether it counts as known then is
+   decided by the caller: until it does, own records that come are taken over, as those of a former host are.
 5. An exchange with one peer takes `EXCHANGE_S` at most: what came by then is kept, and others are asked.
 
 Source: PROTOCOL, "Spreading", "Records" (own log).
@@ -18,6 +19,7 @@ Source: PROTOCOL, "Spreading", "Records" (own log).
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
@@ -47,6 +49,7 @@ EXCHANGE_S = 30.0
 OWN_LOG_ASKED_MAX = 16
 """Operators that are asked at once how far they know the own log."""
 RETRY_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 class Requester(Protocol):
@@ -77,7 +80,7 @@ class Puller:
         self._peers = peers
         self._sync_interval_s = sync_interval_s
         self._close_interval_s = close_interval_s
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311  (spreads load; no secret)
         self._plan = FetchPlan(self._random)
         self._turn = trio.Event()
         self._paused_until_s: dict[bytes, float] = {}
@@ -99,7 +102,7 @@ class Puller:
         Raises:
             OwnForkError: a peer holds a record that this key signed and that contradicts the own log.
         """
-        node, own = self._node, self._node.key.public
+        own = self._node.key.public
         heard, had_turn = {own}, {own}
         asked = [o for o in operators.operators if remembers or o.node_key != own]
         answered = trio.Event()
@@ -110,6 +113,9 @@ class Puller:
                 async with limiter:
                     if peer in self._peers() and await self._guarded(peer, self._learn_own_log):
                         heard.add(peer)
+                        known = sum(o.weight for o in asked if o.node_key in heard)
+                        total = sum(o.weight for o in asked)
+                        _log.info("own log: operators of %d of %d of the weight have answered", known, total)
                 had_turn.add(peer)
                 answered.set()
                 await trio.sleep(RETRY_S)
@@ -129,7 +135,6 @@ class Puller:
             nursery.cancel_scope.cancel()
         if self._is_own_log_dead():
             raise OwnForkError(OWN_FORK)
-        node.is_own_log_known = True
 
     def _is_own_log_dead(self) -> bool:
         own = self._node.key.public

@@ -11,12 +11,13 @@ from records that every operator holds: what one operator alone saw or heard is 
 3. OFFLINE: in this epoch it was seen `offline_after_s` less than whoever was seen most (so that nobody is charged for
    hours in which the operators saw nobody), or, where epochs are shorter than that: it was not seen at all, and one
    more `offline_after_s` since its last work ended in this epoch. Once in an epoch at most. Neither who closed its
-   log nor who forked it is offline.
+   log nor who forked it is offline. A node key that took another's place in the registry is judged from then on.
 4. FORKED: its log ended in this epoch, and not by its own close record.
 5. The step is the sum of its events; reputation stays within 0..1000.
 6. It starts from the reputation that the settlement counted with. If the registry has another one by now (an earlier
    proposal landed, or a slash), nothing is proposed: so proposing twice changes nothing.
-7. Of whoever is suspended or inactive, or joined after the epoch, nothing is proposed.
+7. Of whoever is suspended or inactive, or joined after the epoch, nothing is proposed. A log is judged by the key that
+   the registry names now: what the log of a replaced key shows is for people to look at.
 
 Elsewhere: how a proposal becomes a certificate (`agent.pool.reputation`).
 
@@ -126,12 +127,13 @@ def _is_offline(
     if span is None and is_new:
         return False
     seen_s = is_.witnessed_s - before.reading(participant.node_key).witnessed_s
-    absent_s = 0 if span is None else max(0, participant.joined_s - span.start_s)
+    since_s = max(participant.joined_s, participant.rotated_s)
+    absent_s = 0 if span is None else max(0, since_s - span.start_s)
     if watched_s - absent_s - seen_s > rules.offline_after_s:
         return True
     if span is None or seen_s or not watched_s:
         return False
-    last_s = max(is_.work_end_s, participant.joined_s)
+    last_s = max(is_.work_end_s, since_s)
     periods = max(0, span.end_s - last_s) // rules.offline_after_s
     return periods > max(0, span.start_s - last_s) // rules.offline_after_s
 

@@ -11,7 +11,7 @@ Source: PROTOCOL, "Epoch close".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -252,18 +252,24 @@ class Round:
 
     def progress(self, own: bytes, now_s: int, waiting_for: int) -> Progress:
         """Where the close stands, for people; `own` is this node's key."""
+        operators = self.frame.operators.operators
+        view, unseen = self.view_at(now_s), tuple(o.node_key for o in operators if not self.has_observed(o.node_key))
+        most: Mapping[int, bytes] = max(self._signatures.values(), key=self.weight, default={})
         return Progress(
             epoch=self.frame.epoch,
-            view=self.view_at(now_s),
-            operators=len(self.frame.operators.operators),
-            observations=sum(self.has_observed(o.node_key) for o in self.frame.operators.operators),
+            view=view,
+            operators=len(operators),
+            observations=len(operators) - len(unseen),
             proposals=len(self.proposals),
             has_observed=self.has_observed(own),
             has_attested=any(operator == own for operator, _ in self.attests),
-            attested_weight=max((self.weight(held) for held in self._signatures.values()), default=0),
+            attested_weight=self.weight(most),
             total_weight=self.frame.operators.total_weight,
             certified=bool(self.certified),
             waiting_for=waiting_for,
+            leader=None if view is None else operators[self.leader_of(view)].node_key,
+            unseen=unseen,
+            unattested=tuple(o.node_key for index, o in enumerate(operators) if index not in most),
         )
 
     def _require_operator(self, node_key: bytes) -> int:

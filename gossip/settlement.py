@@ -84,6 +84,10 @@ class Payments:
         """The same contract, counted anew from here: nothing of before is credited any more."""
         return replace(self, metered_tokens=0, paid_tokens=0)
 
+    def parted(self) -> Payments:
+        """The same, with no contract read: what it pays meanwhile may be for the work of another node key."""
+        return replace(self, worker=None, worker_tokens=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
@@ -128,7 +132,7 @@ class Settlement:
     leaves: tuple[Leaf, ...]
     readings: Mapping[bytes, Reading]
     credits: Mapping[bytes, Credit] = field(default_factory=dict, compare=False)
-    """How the figures came about, by node key; empty if the settlement was not computed here."""
+    """How the figures came about, by node key. Of a settlement that others computed: the own ones, or none."""
 
     @property
     def payload_hash(self) -> bytes:

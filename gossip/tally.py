@@ -12,6 +12,9 @@ same frame, base, cut and records compute the same settlement, bit by bit; an au
 6. Whoever is suspended or inactive when the epoch is finalized earns nothing in it: what they did up to the
    cut lapses, it is not postponed. Whoever is withdrawing still has a stake to lose, and still earns.
 7. Flags of a leaf tell whose work is to be looked at; they change no amount (`gossip.audit`).
+8. Evidence and the worker contract's reading belong to a node key in its entry. Of a key that the registry does not
+   name both are forgotten, and of one that came into it in this epoch the evidence of before. So who takes up a key
+   that another gave up gets no place on its machine, and nobody goes from key to key to be credited twice.
 
 Elsewhere: which records count (`gossip.cut`), how figures become scores (`gossip.score`).
 
@@ -37,6 +40,13 @@ from gossip.receipts import receipted_tokens
 from gossip.records import CloseBody, Record, WorkBody
 from gossip.score import require_split, scores, split
 from gossip.settlement import Base, Reading, Settlement, cut_root, totals_root
+
+TALLY_VERSION = 1
+"""Which tally this is. It rises when any epoch, from the same cut and records, would come to another settlement.
+
+So with a change of what counts, of an order, a rounding or a strategy, and of a form that is hashed; not with one of
+speed. Operators of different tallies refuse each other's proposals; in the hello they learn that before an epoch ends.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +81,7 @@ def tally(frame: EpochFrame, base: Base, cut: Mapping[bytes, CutPoint], logs: Lo
         DataUnavailableError: records or attachments are missing; `missing` names them.
     """
     participants = sorted(frame.participants, key=lambda p: p.address)
+    base = replace(base, readings=_known(base.readings, frame))
     records = _records_of(participants, cut, logs)
     covered = _cover(frame, base, records, verdict)
     receipted = _receipted(participants, records, covered, frame.policy)
@@ -116,6 +127,19 @@ def tally(frame: EpochFrame, base: Base, cut: Mapping[bytes, CutPoint], logs: Lo
         cut_root=cut_root(readings),
     )
     return Settlement(payload=payload, leaves=leaves, readings=readings, credits=credits_)
+
+
+def _known(readings: Mapping[bytes, Reading], frame: EpochFrame) -> dict[bytes, Reading]:
+    """The readings of the base without what is of a key's former entry (rule 8)."""
+    since_s = {p.node_key: max(p.joined_s, p.rotated_s) for p in frame.participants}
+    known = dict(readings)
+    for node_key, reading in readings.items():
+        if node_key not in since_s:
+            known[node_key] = replace(reading, evidence=(), payments=reading.payments.parted())
+        elif since_s[node_key] >= frame.start_s:
+            own = tuple(window for window in reading.evidence if window.from_s >= frame.start_s)
+            known[node_key] = replace(reading, evidence=own)
+    return known
 
 
 def _records_of(

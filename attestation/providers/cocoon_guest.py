@@ -40,7 +40,7 @@ RECEIVED_BYTES_MAX = 64 * 1024
 """More than the longest handshake that is evidence (56 KiB), for the framing of its records."""
 
 _CHUNK_BYTES = 8192
-_SECRET = "SERVER_HANDSHAKE_TRAFFIC_SECRET"
+_SECRET = "SERVER_HANDSHAKE_TRAFFIC_SECRET"  # noqa: S105  (its name)
 
 
 @dataclass(frozen=True, slots=True)

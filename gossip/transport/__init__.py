@@ -36,11 +36,20 @@ from gossip.errors import ListenFailedError
 from gossip.libp2p_patches.identity import node_key_of, peer_id_of
 from gossip.libp2p_patches.standing import Standing
 from gossip.transport.exchange import Exchange
-from gossip.transport.links import Links, close_quietly
+from gossip.transport.links import Links, address_of, close_quietly
 from gossip.transport.stack import build_host, build_pubsub
-from gossip.transport.values import AnswerBytesMax, GossipMessage, PeerView, Serve, TransportConfig
+from gossip.transport.values import AnswerBytesMax, GossipMessage, Part, PeerView, Serve, TransportConfig
 
-__all__ = ["AnswerBytesMax", "GossipMessage", "PeerView", "Serve", "Transport", "TransportConfig", "open_transport"]
+__all__ = [
+    "AnswerBytesMax",
+    "GossipMessage",
+    "Part",
+    "PeerView",
+    "Serve",
+    "Transport",
+    "TransportConfig",
+    "open_transport",
+]
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +60,20 @@ DESCRIPTORS = 8192
 
 @asynccontextmanager
 async def open_transport(
-    node_key_seed: bytes, config: TransportConfig, *, serve: Serve, answer_bytes_max: AnswerBytesMax | None = None
+    node_key_seed: bytes,
+    config: TransportConfig,
+    *,
+    serve: Serve,
+    answer_bytes_max: AnswerBytesMax | None = None,
+    part: Part | None = None,
 ) -> AsyncIterator[Transport]:
     """Run a transport for the duration of the block.
 
     `node_key_seed` is the Ed25519 seed (32 bytes) of this node's key. `serve` answers requests of any
     connected peer, several at once; if it raises, the requester's stream is reset and the error logged.
     `answer_bytes_max` says for how many bytes of an answer there must be room before `serve` is asked for it;
-    without it, each answer is taken to be as long as `config.response_bytes_max`.
+    without it, each answer is taken to be as long as `config.response_bytes_max`. `part` is asked in before one of two
+    connections with a peer is closed.
     Leaving the block closes the connections and the sockets; errors of the block pass through unchanged.
 
     Raises:
@@ -66,7 +81,7 @@ async def open_transport(
     """
     libp2p_patches.install()
     _allow_descriptors()
-    transport = Transport(node_key_seed, config, serve, answer_bytes_max)
+    transport = Transport(node_key_seed, config, serve, answer_bytes_max, part)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transport._run)
@@ -87,11 +102,17 @@ class Transport:
     """See the package. Made by `open_transport`; its methods are for trio tasks inside that block."""
 
     def __init__(
-        self, node_key_seed: bytes, config: TransportConfig, serve: Serve, answer_bytes_max: AnswerBytesMax | None
+        self,
+        node_key_seed: bytes,
+        config: TransportConfig,
+        serve: Serve,
+        answer_bytes_max: AnswerBytesMax | None,
+        part: Part | None,
     ) -> None:
         if len(node_key_seed) != 32:
             raise ValueError(f"node_key_seed: expected 32 bytes, got {len(node_key_seed)}")
         self._config = config
+        self._part = part
         self._listen = _parse_addresses(config.listen)
         self._counters: Counter[str] = Counter()
         self._message_admission = MessageAdmission(config.messages)
@@ -125,6 +146,7 @@ class Transport:
             on_heard=self._connection_admission.heard,
             on_connection_lost=self._on_connection_lost,
             on_peer_gone=self._on_peer_gone,
+            on_part=self._on_part,
         )
         self._pubsub = build_pubsub(
             self._host,
@@ -202,6 +224,14 @@ class Transport:
         """Node keys of the roster's peers that are connected now: what `peers` says, for who asks often."""
         return self._links.connected_roster()
 
+    def connection_numbers(self) -> Mapping[bytes, int]:
+        """For each connected peer of the roster how many connections were made with it: another number, a new one."""
+        return self._links.connection_numbers()
+
+    def remote_address(self, peer: bytes) -> str | None:
+        """Whence this peer's newest connection comes (`ip:port`); None if it is not connected."""
+        return self._links.remote_address(peer)
+
     def peers(self) -> tuple[PeerView, ...]:
         """The roster and every connected stranger, by node key."""
         return self._links.views()
@@ -239,6 +269,15 @@ class Transport:
     def _on_refused(self, node_key: bytes) -> None:
         self._counters["peer_refused"] += 1
         self._links.close(node_key)
+
+    async def _on_part(self, node_key: bytes, connection: Any) -> None:
+        if self._part is None:
+            return
+
+        async def ask(payload: bytes) -> bytes:
+            return await self._exchange.request_over(connection, node_key, payload)
+
+        await self._part(node_key, ask, address_of(connection))
 
     def _on_connection_lost(self, peer_id: ID, muxed_conn: Any) -> None:
         self._pubsub.rehome(peer_id, muxed_conn)

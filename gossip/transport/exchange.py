@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 
 from gossip.conduct import Fault
 from gossip.errors import InvalidMessageError, PeerMisbehavedError, PeerUnavailableError
 from gossip.libp2p_patches.connections import SafeHost, reset_quietly
 from gossip.libp2p_patches.identity import node_key_of
 from gossip.serving import Place, ServeAdmission, ServeRefusal
-from gossip.transport.links import Links, Peer
+from gossip.transport.links import Links
 from gossip.transport.values import AnswerBytesMax, Serve, TransportConfig
 
 log = logging.getLogger(__name__)
@@ -66,15 +69,36 @@ class Exchange:
         try:
             with trio.fail_after(timeout_s):
                 async with peer.requests:
-                    return await self._ask(peer, payload, response_bytes_max)
+                    open_stream = partial(self._host.new_stream, peer.peer_id, [self._protocol])
+                    return await self._ask(node_key, open_stream, payload, response_bytes_max)
         except trio.TooSlowError as error:
             self._counters["request_timed_out"] += 1
             raise PeerUnavailableError(f"{node_key.hex()}: no response within {timeout_s} s") from error
 
-    async def _ask(self, peer: Peer, payload: bytes, response_bytes_max: int) -> bytes:
+    async def request_over(self, connection: Any, node_key: bytes, payload: bytes) -> bytes:
+        """Ask over this connection alone, which may be any of those with the peer. Raises as `Transport.request`.
+
+        The answer may be as long as one of ours to the same request.
+        """
+
+        async def open_stream() -> Any:
+            stream = await connection.new_stream()
+            try:
+                speaks = MultiselectCommunicator(stream)
+                stream.set_protocol(await self._host.multiselect_client.select_one_of([self._protocol], speaks))
+            except BaseException:
+                await reset_quietly(stream)
+                raise
+            return stream
+
+        return await self._ask(node_key, open_stream, payload, self._answer_bytes_max(payload))
+
+    async def _ask(
+        self, node_key: bytes, open_stream: Callable[[], Awaitable[Any]], payload: bytes, response_bytes_max: int
+    ) -> bytes:
         stream = None
         try:
-            stream = await self._host.new_stream(peer.peer_id, [self._protocol])
+            stream = await open_stream()
             await _write_frame(stream, payload)
             await stream.close_write()
             response = await _read_frame(stream, response_bytes_max)
@@ -85,11 +109,11 @@ class Exchange:
             raise
         except Exception as error:
             self._counters["request_lost"] += 1
-            raise PeerUnavailableError(f"{peer.node_key.hex()}: {type(error).__name__} {error}") from error
+            raise PeerUnavailableError(f"{node_key.hex()}: {type(error).__name__} {error}") from error
         finally:
             if stream is not None:
                 await reset_quietly(stream)
-        self._links.heard(peer.node_key)
+        self._links.heard(node_key)
         return response
 
     async def _serve_stream(self, stream: Any) -> None:

@@ -6,7 +6,8 @@ when peers come and go. Rules:
    have places to dial of their own.
 2. The smaller key dials at once and the other end a moment later, so that rarely both dial.
 3. Of two connections with one peer one survives, the same at both ends (`gossip.admission.keeps_newer`),
-   unless the one to keep does not answer: its peer restarted and knows only the other.
+   unless the one to keep does not answer: its peer restarted and knows only the other. `on_part` has a moment with the
+   one that goes: at its other end may be another host with the same key.
 4. A peer outside the roster is forgotten when its last connection ends.
 
 Elsewhere: who may connect (`gossip.admission`), what runs over a connection (`gossip.transport.exchange`).
@@ -17,7 +18,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -40,6 +41,8 @@ DIAL_TIMEOUT_S = 10.0
 DIALS_MAX = 32
 """Dials at once, of those that come first and of all others each: a thousand side by side would all be too slow."""
 DIAL_HEAD_START_S = 1.0
+PART_TIMEOUT_S = 2.0
+"""For what is asked over a connection before it is closed for another one."""
 STABLE_AFTER_S = 30.0
 """A connection that lasted so long starts the next absence with short waits again."""
 ADDRESSES_PER_PEER_MAX = 8
@@ -50,7 +53,8 @@ class Links:
 
     `on_heard(node key, now)` is told of every peer that sent something of use;
     `on_connection_lost(peer id, muxed connection)` of every connection that ended;
-    `on_peer_gone(node key)` of every peer that was forgotten.
+    `on_peer_gone(node key)` of every peer that was forgotten;
+    `on_part(node key, connection)` of every connection that is about to be closed for another one.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Links:
         on_heard: Callable[[bytes, float], None],
         on_connection_lost: Callable[[ID, Any], None],
         on_peer_gone: Callable[[bytes], None],
+        on_part: Callable[[bytes, Any], Awaitable[None]],
     ) -> None:
         self._own_key = own_key
         self._swarm = swarm
@@ -74,6 +79,7 @@ class Links:
         self.blame: Callable[[bytes, Fault], None] = standing.blame
         self._on_connection_lost = on_connection_lost
         self._on_peer_gone = on_peer_gone
+        self._on_part = on_part
         self._peers: dict[bytes, Peer] = {}
         self._roster: frozenset[bytes] = frozenset()
         self._first: frozenset[bytes] = frozenset()
@@ -133,6 +139,15 @@ class Links:
         """Node keys of the roster's peers with a live connection."""
         return [key for key, peer in self._peers.items() if key in self._roster and self._live(peer.peer_id)]
 
+    def connection_numbers(self) -> dict[bytes, int]:
+        """For each connected peer of the roster: how many connections were made with it until now."""
+        return {key: self._peers[key].connections for key in self.connected_roster()}
+
+    def remote_address(self, node_key: bytes) -> str | None:
+        """Whence the newest live connection with this peer comes, as `ip:port`; None if there is none any more."""
+        connections = self._live(peer_id_of(node_key))
+        return address_of(connections[-1]) if connections else None
+
     def views(self) -> tuple[PeerView, ...]:
         """The roster and every connected stranger, by node key."""
         return tuple(self._view(peer) for _, peer in sorted(self._peers.items()))
@@ -163,7 +178,7 @@ class Links:
                     await peer.changed.wait()
                 if trio.current_time() - since_s >= STABLE_AFTER_S:
                     peer.backoff.reset()
-                with trio.move_on_after(peer.backoff.next_s(random.random())):
+                with trio.move_on_after(peer.backoff.next_s(random.random())):  # noqa: S311  (jitter)
                     await peer.changed.wait()
 
     async def _dial(self, peer: Peer) -> None:
@@ -211,6 +226,7 @@ class Links:
     def _connected(self, connection: Any) -> None:
         peer = self._known(node_key_of(connection.muxed_conn.peer_id.to_bytes()))
         peer.dial_errors.clear()
+        peer.connections += 1
         peer.signal_change()
         if len(self._live(peer.peer_id)) > 1:
             self._nursery.start_soon(self._settle_duplicates, peer)
@@ -243,6 +259,8 @@ class Links:
                     keep_newer = True
                 loser = older if keep_newer else newer
                 self._counters["connection_duplicate"] += 1
+                with trio.move_on_after(PART_TIMEOUT_S):
+                    await self._on_part(peer.node_key, loser)
                 await close_quietly(loser)
                 self._on_connection_lost(peer.peer_id, loser.muxed_conn)
 
@@ -257,6 +275,8 @@ class Peer:
         self.dial_errors: dict[Multiaddr, str] = {}
         """Why the last dial of each of these addresses failed, since the peer was connected."""
         self.last_heard_s: float | None = None
+        self.connections = 0
+        """How many were made with it."""
         self.requests = trio.CapacityLimiter(requests_max)
         """Places for our own requests to it that are under way."""
         self.settling = trio.Lock()
@@ -273,6 +293,15 @@ class Peer:
         if self.dialling is not None:
             self.dialling.cancel()
             self.dialling = None
+
+
+def address_of(connection: Any) -> str | None:
+    """Whence a swarm connection comes, as `ip:port`; None if its socket is gone."""
+    address = connection.muxed_conn.get_remote_address()
+    if address is None:
+        return None
+    ip, port = address[:2]
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 async def close_quietly(connection: Any) -> None:

@@ -15,6 +15,14 @@ AnswerBytesMax = Callable[[bytes], int]
 """request -> the most bytes that its answer may have; never raises, whatever the request is."""
 
 
+Part = Callable[[bytes, Callable[[bytes], Awaitable[bytes]], str | None], Awaitable[None]]
+"""(peer's node key, a way to ask it over this connection alone, whence it comes): told of a duplicate that is about to
+be closed.
+
+It is cancelled if it takes too long, and must not raise.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportConfig:
     """Where to listen, what to speak, and every bound. Addresses are multiaddrs (`/ip4/.../tcp/...`)."""

@@ -82,6 +82,11 @@ def test_two_of_four_silent_stalls_and_settles_when_they_return() -> None:
     for _ in range(60):
         pool.step()
     assert pool.chain.landed.epoch == 0
+    progress = pool.agents[2].machine.progress()
+    assert progress is not None
+    assert set(progress.unseen) == {key(i).public for i in (0, 1)}
+    assert progress.leader in {key(i).public for i in range(4)}
+    assert len(progress.unattested) == 4, "of less than a quorum nothing can be proposed"
     pool.down = set()
     for _ in range(60):
         pool.step()

@@ -136,6 +136,17 @@ def test_who_joins_in_an_epoch_is_judged_from_then_on() -> None:
     assert events_of(None, None, leaf(0, tokens=0), joined_s=WEEK.end_s) == (), "it joined later"
 
 
+def test_a_key_that_took_anothers_place_is_judged_from_then_on() -> None:
+    """A rotation follows the settlement (`keys rotate --at-epoch-end`), and proposals follow both."""
+    rotated = {"rotated_s": WEEK.end_s - 2 * DAY_S}
+    assert events_of(None, None, leaf(0, tokens=0), **rotated) == (Event.OFFLINE,)
+    assert events_of(None, None, leaf(0), rotated_s=WEEK.end_s + 60) == (Event.SETTLED,)
+    hours = EpochSpan(start_s=START_S + 23 * HOUR_S, end_s=START_S + 24 * HOUR_S)
+    there = replace(OLD, witnessed_s=OLD.witnessed_s + HOUR_S, work_end_s=hours.end_s)
+    for rotated_s in (hours.end_s - 60, hours.end_s + 60):
+        assert events_of(None, None, leaf(0), span=hours, other=there, rotated_s=rotated_s) == (Event.SETTLED,)
+
+
 def test_in_short_epochs_each_day_without_a_sign_counts_once() -> None:
     """Hours without a sign, from the last work on: of 72 of them three show that another day is full."""
     charged = []

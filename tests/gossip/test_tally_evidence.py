@@ -61,6 +61,38 @@ def test_evidence_of_an_earlier_epoch_still_covers() -> None:
     assert [w.record for w in pool.base.reading(key(0).public).evidence] == [author.evidence_hash]
 
 
+@pytest.mark.parametrize("is_taken_up", [False, True], ids=["by its owner", "by another"])
+def test_who_takes_up_a_free_node_key_does_not_get_the_evidence_with_it(is_taken_up: bool) -> None:
+    """A node key that was replaced is free, and may be known to a thief; its machine still stands with the owner."""
+    pool = Epochs(1)
+    author = pool.authors[0]
+    author.prove()
+    pool.settle()
+    if is_taken_up:
+        entry = replace(participant(0), address=participant(9).address, joined_s=pool.frame().start_s)
+        pool.participants = (entry,)
+    author.work(seconds=10)
+    credit = pool.settle().credits[key(0).public]
+    assert credit.uptime_s == (0 if is_taken_up else 10)
+    assert len(pool.base.reading(key(0).public).evidence) == (0 if is_taken_up else 1)
+    pool.participants = ()
+    pool.settle()
+    assert pool.base.reading(key(0).public).evidence == (), "nobody has it any more"
+
+
+def test_who_comes_while_an_epoch_is_finalized_keeps_the_evidence_made_since() -> None:
+    pool = Epochs(1)
+    author = pool.authors[0]
+    came_s = pool.frame().end_s
+    pool.participants = (replace(participant(0), joined_s=came_s),)
+    author.prove(came_s)
+    pool.settle()
+    assert pool.frame().start_s == came_s
+    author.end_s = came_s
+    author.work(seconds=10)
+    assert leaf_of(pool.settle(), 0).uptime_s == 10
+
+
 def test_kept_evidence_is_bounded_and_expired_one_is_forgotten() -> None:
     pool = Epochs(1)
     author = pool.authors[0]

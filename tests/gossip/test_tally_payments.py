@@ -95,6 +95,24 @@ def test_another_contract_in_the_registry_begins_where_it_is_read() -> None:
     assert credited(pool, [9000]) == [0]
 
 
+def test_an_owner_who_goes_from_key_to_key_is_credited_once_for_what_was_paid() -> None:
+    """Keys take turns in one entry; each has metered more than was paid, so each could take all that comes."""
+    pool = paid_pool(2)
+    mine = participant(0).address
+    keys = [replace(each, address=mine) for each in pool.participants]
+
+    def paid(i: int, tokens: int) -> int:
+        pool.participants = (keys[i],)
+        settlement = pool.settle(worker_tokens=[tokens, tokens])
+        return next(leaf.tokens for leaf in settlement.leaves if leaf.participant == mine)
+
+    for i in (0, 1):
+        meter(pool, 9000, i)
+    assert [paid(0, 0), paid(0, 1000)] == [0, 1000]
+    assert [paid(1, 1000), paid(1, 2000)] == [0, 1000]
+    assert [paid(0, 2000), paid(0, 2500)] == [0, 500], "the 1000 that were paid to the other key are counted"
+
+
 def test_what_was_done_while_barred_lapses_although_it_is_paid_when_the_bar_is_lifted() -> None:
     pool = paid_pool(2)
     for i in (0, 1):

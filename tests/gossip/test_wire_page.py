@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gossip import codec, messages, records
+from gossip import codec, hello, messages, records
 from gossip.records import parse_record, verify_record
 from tests.gossip.tools import wire_page
 
@@ -30,7 +30,17 @@ def test_the_wire_of_the_example_is_a_record_that_verifies() -> None:
     assert verify_record(parse_record(wire, wire_page.POOL)) == wire_page.record()
 
 
-@pytest.mark.parametrize("tag", [records.TAG, messages.OBSERVATION_TAG, messages.PROPOSAL_TAG, messages.ATTEST_TAG])
+TAGS = [
+    records.TAG,
+    messages.OBSERVATION_TAG,
+    messages.PROPOSAL_TAG,
+    messages.ATTEST_TAG,
+    hello.TAG,
+    hello.INSTANCE_TAG,
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
 def test_the_page_names_every_tag(tag: str) -> None:
     assert tag in PAGE
 

@@ -14,6 +14,7 @@ from pool_fixture import POOL, START_S, Author, evidence, key, policy
 from gossip import codec, sync
 from gossip.addresses import make_address_record
 from gossip.epoch_events import ObjectId
+from gossip.hello import Hello, Sighting, encode_hello, make_instance
 from gossip.log_chain import GENESIS, Head, RecordRange
 from gossip.messages import ListedObservation, ObservedLog, make_attest, make_observation, make_proposal
 from gossip.receipts import make_receipt
@@ -138,6 +139,26 @@ FIELDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "addresses asked for": (("first", "uint"), ("digests", "bytes"), ("own", "bytes/nil")),
     "answer about addresses": (("next", "uint"), ("records", "array")),
+    "hello": (
+        ("tag", "text"),
+        ("protocols", "array"),
+        ("tallies", "array"),
+        ("agent", "text"),
+        ("policies", "array"),
+        ("instance", "bytes"),
+        ("sightings", "array"),
+    ),
+    "instance": (
+        ("tag", "text"),
+        ("network", "int"),
+        ("pool", "32 bytes"),
+        ("node_key", "32 bytes"),
+        ("id", "16 bytes"),
+        ("started_s", "uint"),
+        ("said_s", "uint"),
+        ("others", "array"),
+    ),
+    "sighting": (("instance", "bytes"), ("ago_s", "uint"), ("address", "text/nil")),
     "checkpoint": (("tag", "text"), ("payload", "bytes"), ("leaves", "array"), ("readings", "array")),
     "leaf": (
         ("participant", "32 bytes"),
@@ -198,6 +219,7 @@ def samples() -> Mapping[str, codec.Value]:
     told = make_address_record(key(0), POOL, issued_s=0, addresses=["/ip4/203.0.113.7/tcp/4001"])
     digests = bytes(sync.ADDRESS_RANGES * sync.RANGE_DIGEST_BYTES)
     asked = _decoded(sync.encode_request(sync.AddressesRequest(first=0, digests=digests, own=told)))
+    hello, instance = _hello()
     outcome = close_drawn.said_of_one_epoch().outcome
     checkpoint = _decoded(encode_checkpoint(outcome))
     paid = {k: replace(r, payments=Payments(paid_tokens=1)) for k, r in outcome.readings.items()}
@@ -227,12 +249,23 @@ def samples() -> Mapping[str, codec.Value]:
         "address record": _signed(told),
         "addresses asked for": _at(asked, 1, 1),
         "answer about addresses": _decoded(sync.encode_page(sync.AddressPage(next=1, wires=(told,)))),
+        "hello": hello,
+        "instance": instance,
+        "sighting": _at(hello, 6, 0),
         "checkpoint": checkpoint,
         "leaf": _at(checkpoint, 2, 0),
         "reading": _at(checkpoint, 3, 0),
         "payments": _at(_decoded(encode_checkpoint(replace(outcome, readings=paid))), 3, 0, 6),
         "evidence window": _at(checkpoint, 3, 0, 8, 0),
     }
+
+
+def _hello() -> tuple[codec.Value, codec.Value]:
+    """A hello, and the instance in it."""
+    instance = make_instance(key(0), POOL, instance=bytes(16), started_s=START_S, said_s=START_S)
+    seen = (Sighting(instance=instance, ago_s=1, address="203.0.113.7:4001"),)
+    made = Hello(protocols=(1,), tallies=(1,), agent="a", policies=(), instance=instance, sightings=seen)
+    return _decoded(encode_hello(made)), _signed(instance.wire)
 
 
 def _decoded(data: bytes) -> codec.Value:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pool_fixture import POOL, START_S, key, work
 
 from gossip import codec, records, sync
+from gossip.hello import HELLO_BYTES_MAX
 from gossip.log_chain import RecordRange
 from gossip.records import Record, make_record
 from gossip.sync import RecordsRequest
@@ -23,6 +24,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "wire.md"
 HEX_PER_LINE = 96
 
 LIMITS = (
+    ("a hello", HELLO_BYTES_MAX),
     ("a gossip message", GOSSIP_BYTES_MAX),
     ("a record", records.RECORD_BYTES_MAX),
     ("an attachment", records.ATTACHMENT_BYTES_MAX),
