@@ -109,7 +109,7 @@ def read_policy(path: Path) -> PoolPolicy:
         ConfigError: it cannot be read, or is no policy.
     """
     try:
-        return parse_policy(path.read_text())
+        return parse_policy(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, InvalidPolicyError) as error:

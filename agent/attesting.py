@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
 from agent.journal import Journal
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.policies import Policies
 from agent.providers import Providers
 from agent.standings import Refusal
@@ -79,6 +80,8 @@ class Attesting:
         self._metrics = metrics
         self._own: list[OwnEvidence] = []
         self._error: Exception | None = None
+        self.on_begun: Callable[[int], None] = lambda from_s: None
+        """Told from when (Unix seconds) new evidence holds, if there was none in force before it."""
         self.proven = trio.Event()
         """Set once this host's evidence stands in its log: work that becomes a record before counts nothing."""
 
@@ -177,6 +180,8 @@ class Attesting:
             until_s=appraisal.valid_until_s,
             policy_hash=policy.hash,
         )
+        if not self.is_valid(node.now_s()):
+            self.on_begun(own.from_s)
         self._own = [*self._own[1 - OWN_KEPT_MAX :], own]
         self._metrics.evidence_valid_until.set(own.until_s)
         log.info("evidence published: %s, valid for %d s", appraisal.verified.status, own.until_s - own.from_s)
@@ -220,7 +225,7 @@ class Attesting:
         return f"no new evidence can be made, {loss}: {self._error}{_advice(self._error)}"
 
     def status(self, node_key: bytes, now_s: int) -> dict[str, Any]:
-        """Own evidence and that of the others, for the status."""
+        """Own evidence, for the status."""
         latest = self._own[-1] if self._own else None
         standings = self._verdicts.standings
         return {
@@ -230,7 +235,6 @@ class Attesting:
             "alarm": self.alarm(now_s),
             "collateral_error": _error_value(self._providers.collateral.error),
             "own": standings[node_key].value(now_s) if node_key in standings else None,
-            "peers": {key.hex(): each.value(now_s) for key, each in sorted(standings.items()) if key != node_key},
         }
 
 

@@ -19,12 +19,13 @@ from agent.earnings.report import reasons_of
 from agent.journal import Journal
 from agent.ledger import Ledger
 from agent.ledger_rows import EpochRow, PaidRow, epoch_row
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.receipts import Receipts
 from agent.reconciling import EPOCHS_KEPT, Books, Reconciliation, reconcile
 from agent.settling import Settling
 from agent.workers import paid_tokens, worker_rules
 from contracts.chain import Chain
+from contracts.cocoon import UnacceptableWorkerError
 from contracts.errors import ContractsError
 from contracts.model import Participant
 from gossip.policy import PoolPolicy
@@ -71,6 +72,8 @@ class Bookkeeping:
         """The own worker contract and its tokens, as last read."""
         self._books: list[Books] = []
         self._landed, self._landing = trio.open_memory_channel[_Landed](QUEUE_MAX)
+        self.worker_state: str | None = None
+        """How the own worker contract stood when it was read last: refused, unpaid or paid."""
         self.own: dict[str, Any] | None = None
         """The own part in the last settled epoch, for the status."""
         self.reconciliation: Reconciliation | None = None
@@ -88,6 +91,7 @@ class Bookkeeping:
         """A settlement landed; `entry` is this node's own in the registry. Does not block."""
         row, reading = self._row(settlement, entry, settling), settlement.readings.get(self._node_key)
         self.own = _own_value(row)
+        self._metrics.epochs_settled.inc("some" if row.score else "none")
         try:
             self._landed.send_nowait(_Landed(row, settlement.payload.policy_hash, reading, entry))
         except trio.WouldBlock:
@@ -138,14 +142,14 @@ class Bookkeeping:
         if row.credit is None or landed.reading is None or policy is None:
             # An epoch that was not counted here is a hole, and sums with one compare nothing.
             self._books, self.reconciliation = [], None
-            self._metrics.work_disagreement.set(0)
+            self._metrics.work_disagreement.set(None)
             return
         paid = await self._paid(chain, settling, landed.entry, policy)
         receipts = receipted if policy.receipts.signers else None
         books = Books(epoch=row.epoch, metered=row.credit.metered_tokens, receipts=receipts, paid=paid)
         self._books = [*self._books, books][-EPOCHS_KEPT:]
         known, self.reconciliation = self.reconciliation, reconcile(self._books, self._tolerance)
-        self._metrics.work_disagreement.set(self.reconciliation.disagreement or 0)
+        self._metrics.work_disagreement.set(self.reconciliation.disagreement)
         if self.reconciliation.alarm is not None and (known is None or known.alarm is None):
             log.warning("the books disagree: %s", self.reconciliation.alarm)
 
@@ -159,8 +163,11 @@ class Bookkeeping:
             tokens = await paid_tokens(chain, entry, worker_rules(policy), settling.view.block)
         except ContractsError as error:
             log.info("the own worker contract cannot be counted: %s", error)
+            if isinstance(error, UnacceptableWorkerError):
+                self.worker_state = "refused"
             self._worker = None
             return None
+        self.worker_state = "paid" if tokens else "unpaid"
         before, self._worker = self._worker, (str(entry.worker), tokens)
         if before is None or before[0] != str(entry.worker):
             return None

@@ -18,7 +18,7 @@ import trio
 
 from agent.config import Config
 from agent.errors import OperationError
-from agent.http_read import InvalidAnswerError, NoAnswerError, read_answer
+from agent.http_read import InvalidAnswerError, NoAnswerError, no_cookies, read_answer
 
 STATUS = "/-/status"
 TIMEOUT_S = 10.0
@@ -56,8 +56,16 @@ def ask_agent(config: Config, path: str) -> bytes:
         raise OperationError(f"{url}: {error}") from error
     if status != httpx.codes.OK:
         refusal = NotThereError if status == httpx.codes.NOT_FOUND else OperationError
-        raise refusal(f"{url}: {content.decode(errors='replace').strip() or f'answered status {status}'}")
+        raise refusal(f"{url}: {_reason(status, content)}")
     return content
+
+
+def _reason(status: int, content: bytes) -> str:
+    """Why it refuses, in its own words; whatever answers with a page of its own is no agent."""
+    text = content.decode(errors="replace").strip()
+    if text.startswith("<"):
+        return f"answered status {status} with a page: what listens there is not an agent; see web.port"
+    return text or f"answered status {status}"
 
 
 def ask_status(config: Config) -> dict[str, Any]:
@@ -96,7 +104,8 @@ def url_of(config: Config) -> str:
 
 def open_client(config: Config) -> httpx.AsyncClient:
     """What asks it, under the name that its listener serves; the caller closes it."""
-    return httpx.AsyncClient(trust_env=False, base_url=url_of(config), headers={"Host": "localhost"})
+    headers = {"Host": "localhost"}
+    return httpx.AsyncClient(trust_env=False, base_url=url_of(config), headers=headers, cookies=no_cookies())
 
 
 async def fetch(client: httpx.AsyncClient, path: str, timeout_s: float) -> tuple[int, bytes]:

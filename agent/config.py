@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from agent.errors import ConfigError
+from agent.errors import DENIED, ConfigError
 from agent.tables import (
     NETWORKS,
     AttestationTable,
@@ -40,6 +40,7 @@ from agent.tables import (
     WalletTable,
     WebTable,
 )
+from agent.toml_errors import explained, not_toml
 from contracts.errors import InvalidValueError
 from gossip.addresses import ADDRESSES_MAX, TcpAddress, parse_tcp_address, require_dialable, require_leads_to
 from gossip.errors import InvalidMessageError
@@ -160,11 +161,15 @@ def load_pool_config(path: Path) -> PoolConfig:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: missing; `gpupool init` writes a first one, --config names another") from error
+    except PermissionError as error:
+        raise ConfigError(f"{path}: {DENIED}") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; `gpupool init` writes a first one") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(f"{path}: {not_toml(error)}") from error
 
 
 def parse_toml(text: str, path: Path, form: type[T]) -> T:
@@ -176,9 +181,9 @@ def parse_toml(text: str, path: Path, form: type[T]) -> T:
     try:
         return msgspec.convert(tomllib.loads(text), form)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_place(error)}") from error
+        raise ConfigError(f"{path}: {explained(error, text, form)}") from error
     except (ValueError, RecursionError) as error:  # also a number of too many digits
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(f"{path}: {not_toml(error)}") from error
 
 
 def parse_config(text: str, path: Path) -> Config:
@@ -190,13 +195,6 @@ def parse_config(text: str, path: Path) -> Config:
         data_dir=path.absolute().parent / Path(file.data_dir).expanduser(),
         **{name: getattr(file, name) for name in _File.__struct_fields__ if name != "data_dir"},
     )
-
-
-def _place(error: msgspec.ValidationError) -> str:
-    """msgspec's `what - at `$.a.b`` as `a.b: what`."""
-    what, _, where = str(error).partition(" - at ")
-    key = where.strip("`").removeprefix("$").lstrip(".") or "top level"
-    return f"{key}: {what[:1].lower()}{what[1:]}"
 
 
 def _requiring(path: Path) -> Require:

@@ -26,30 +26,31 @@ import trio
 from agent.attesting import Attesting
 from agent.bookkeeping import Bookkeeping
 from agent.config import Config
-from agent.errors import PoolMismatchError, PortInUseError
+from agent.errors import JournalError, PoolMismatchError, PortInUseError
 from agent.gossiping import Gossiping, join_pool
+from agent.health import START_CHECKS_S, Health
 from agent.identity import load_key
 from agent.journal import Journal, open_journal
+from agent.journal_file import KEY_IN_USE
 from agent.ledger import ledger_file, open_ledger
 from agent.measuring import Measuring
-from agent.metrics import Metrics
+from agent.metrics.following import follow_agent
+from agent.metrics.registry import Metrics
 from agent.notify import Notifier
+from agent.page.looking import Page
 from agent.policies import load_policies, needed_policies
 from agent.providers import open_providers, pool_root
+from agent.pulse import Pulse
 from agent.receipts import Receipts, receipts_app
 from agent.registries import Registries
 from agent.servers import config_servers
 from agent.settling import Settling
 from agent.sources import open_sources
-from agent.status import (
-    agent_status,
-    not_earning,
-    place_holder,
-    update_entry_metrics,
-    update_metrics,
-)
+from agent.status import agent_status, not_earning
 from agent.submitting import Submitting
+from agent.undumpable import forbid_dumps
 from agent.verdicts import Verdicts
+from agent.versions import begin_run, first_of
 from agent.web import Probes, WebConfig, serve_local, serve_web
 from agent.workers import Workers
 from contracts.chain import Chain, open_chain
@@ -57,6 +58,8 @@ from contracts.errors import ContractsError
 from contracts.model import OperatorSet, Participant
 from contracts.reader import PoolReader
 from contracts.wallet import Wallet
+from gossip.acquaintances import Acquaintances
+from gossip.errors import KeyInUseError
 from gossip.node import Node, open_node
 from gossip.records import PoolId
 from gossip.settlement import Settlement
@@ -65,8 +68,6 @@ VERSION = metadata.version("gpupool-agent")
 HOUSEKEEPING_S = 2.0
 CHAIN_RETRY_S = 2.0
 RECEIPTS_RETRY_S = 30.0
-STALE_AFTER_S = 120
-STUCK_AFTER_S = 60
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +78,24 @@ def run_agent(config: Config) -> None:
     Raises:
         AgentError, GossipError, ContractsError, AttestationError: it cannot start or go on; one line says why.
     """
+    forbid_dumps()
     agent = Agent(config)
     try:
         trio.run(agent.run, strict_exception_groups=True)
+    except* KeyInUseError as group:
+        _note_key_in_use(agent.journal, first_of(group))
+        raise
     finally:
         agent.ledger.close()
         agent.journal.close()
+
+
+def _note_key_in_use(journal: Journal, cause: KeyInUseError) -> None:
+    """Keep it for who asks why no agent runs here; a disk that fails now must not hide it."""
+    try:
+        journal.note(KEY_IN_USE, str(cause).encode())
+    except JournalError as error:
+        log.error("why this agent stops is not noted: %s", error)
 
 
 class Agent:
@@ -90,15 +103,19 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.notifier = Notifier.from_environment()
+        self.notifier.starting("checking settings, keys and journal", START_CHECKS_S)
         self.policies = load_policies(config)
         self.key = load_key(config.resolve(config.identity.node_key_file))
         self.wallet_key = load_key(config.resolve(config.wallet.key_file))
         self.pool = PoolId(config.pool.global_id, config.pool.contract.account)
         self.journal: Journal = open_journal(config.journal_file, node_key=self.key.public, pool=self.pool)
         self.metrics = Metrics(version=VERSION)
-        self.notifier = Notifier.from_environment()
+        self.pulse = Pulse(lambda loop: self.metrics.loop_advanced.set(loop, self.now_s()))
+        self.health = Health(self)
         self.version = VERSION
         self.started_s = self.now_s()
+        self.this_run = begin_run(self.journal, config.journal_file, VERSION, self.started_s)
         self.ledger = open_ledger(
             ledger_file(config),
             node_key=self.key.public,
@@ -127,9 +144,12 @@ class Agent:
         self.attesting = Attesting(
             self.pool, self.policies, self.verdicts, open_providers(config), self.journal, self.metrics
         )
+        self.attesting.on_begun = self.measuring.part
         self.gossiping: Gossiping | None = None
-        self._receipts_error: str | None = None
+        self.receipts_error: str | None = None
+        """Why no receipts are taken, though the settings say so."""
         self.is_own_log_known = False
+        self.page = Page(self)
 
     @staticmethod
     def now_s() -> int:
@@ -138,7 +158,7 @@ class Agent:
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_stop_on_signal, nursery.cancel_scope, self.notifier)
             address = await nursery.start(
                 serve_web,
                 self._web_config(),
@@ -146,13 +166,16 @@ class Agent:
                 self._probes(),
             )
             log.info("agent %s of node %s listens on http://%s:%d", VERSION, self.key.public.hex(), *address)
+            nursery.start_soon(self.health.report, self.notifier)
+            nursery.start_soon(follow_agent, self)
+            nursery.start_soon(self.page.diagnosing.run)
             sources = await stack.enter_async_context(open_sources(self.config))
+            self.measuring.pulse = self.pulse
             nursery.start_soon(self.measuring.run, sources)
             servers = config_servers(self.config)
             table = self.config.chain
             async with open_chain(servers, trust_level=table.trust_level, timeout_s=table.timeout_s) as chain:
                 await self._take_part(chain)
-        self.notifier.stopping()
         log.info("stopped")
 
     async def _take_part(self, chain: Chain) -> None:
@@ -160,6 +183,7 @@ class Agent:
         reader, wallet = PoolReader(chain, self.config.pool.contract), self._open_wallet(chain)
         registries = Registries(self.config.journal_file.parent / "registries", chain, reader)
         self.settling = settling = self._open_settling(chain, reader, wallet, registries)
+        settling.pulse = self.pulse
         operators = await self._first_look(settling)
         attesting = self.attesting
         self.node = node = open_node(
@@ -173,6 +197,7 @@ class Agent:
         )
         async with self._join_pool(node) as gossiping, trio.open_nursery() as nursery:
             self.gossiping = gossiping
+            gossiping.pulse = self.pulse
             landed = await trio.to_thread.run_sync(self.journal.last_landed)
             self.books.begin(landed, self.entry, settling)
             node.on_settled = self._note_settled
@@ -185,9 +210,8 @@ class Agent:
             nursery.start_soon(settling.follow, node, lambda: gossiping.set_roster(settling.view.roster()))
             nursery.start_soon(Submitting(chain, reader, wallet, self.metrics).perform, node)
             nursery.start_soon(self.verdicts.examine, node, chain)
-            nursery.start_soon(self._keep_house, node, gossiping)
+            nursery.start_soon(self._keep_house, node)
             await self._learn_own_log(gossiping, operators)
-            self.notifier.ready("taking part")
             log.info("taking part from record %d on", node.logs[self.key.public].head.seq + 1)
             nursery.start_soon(attesting.renew, node, chain)
             await attesting.proven.wait()
@@ -195,14 +219,17 @@ class Agent:
             await self._serve_receipts(node)
 
     def _join_pool(self, node: Node) -> AbstractAsyncContextManager[Gossiping]:
-        return join_pool(node, self.config.p2p, self.metrics, self.config.address_file)
+        policies = self.policies
+        acquaintances = Acquaintances(self.key, self.pool, self.this_run, policies=lambda: [p.hash for p in policies])
+        return join_pool(node, self.config.p2p, self.config.address_file, acquaintances)
 
     async def _learn_own_log(self, gossiping: Gossiping, operators: OperatorSet) -> None:
         """Wait until operators said how far they know the own log; a restored journal has no say in it."""
         remembers = await trio.to_thread.run_sync(lambda: self.journal.is_own_log_known)
         who = "" if remembers else ": this journal may lack some of it, so more than two thirds of them have to answer"
         log.info("asking the other operators how far they know the own log%s", who)
-        await gossiping.puller.recover_own_log(operators, remembers=remembers)
+        await gossiping.learn_own_log(operators, remembers=remembers)
+        await trio.to_thread.run_sync(self.journal.note, KEY_IN_USE, b"")
         if not remembers:
             await trio.to_thread.run_sync(self.journal.note_own_log_known)
         self.is_own_log_known = True
@@ -236,12 +263,14 @@ class Agent:
         Raises:
             PoolMismatchError: no policy file is one that the pool counts by, now or soon.
         """
-        said: str | None = None
+        said: type | None = None
+        kind: type
+        self.pulse.beat("chain")
         while True:
             try:
                 await settling.refresh()
             except ContractsError as error:
-                reason = str(error)
+                reason, kind = str(error), type(error)
             else:
                 state, rewards = settling.view.state, settling.view.rewards
                 assert state is not None
@@ -257,23 +286,18 @@ class Agent:
                     if barred is not None:
                         log.warning("%s", barred)
                     return state.operator_set
-                reason = "the pool is still run by its owner: no operator set yet"
-            if reason != said:
+                reason, kind = "the pool is still run by its owner: no operator set yet", OperatorSet
+            if kind is not said:  # the text may change with each try
                 log.warning("waiting for the pool: %s", reason)
-                said = reason
+                said = kind
             settling.view.error = reason
-            await trio.sleep(CHAIN_RETRY_S)
+            await self.pulse.rest("chain", CHAIN_RETRY_S)
 
-    async def _keep_house(self, node: Node, gossiping: Gossiping) -> None:
+    async def _keep_house(self, node: Node) -> None:
         while True:
             assert self.settling is not None
             self.settling.look(node)
-            update_metrics(self.metrics, node, gossiping, self.verdicts, self.now_s())
-            update_entry_metrics(self.metrics, self.entry)
-            self.metrics.place_taken.set(place_holder(self, self.now_s()) is not None)
-            self.metrics.windows_waiting.set(await trio.to_thread.run_sync(self.journal.windows_waiting))
-            if self._healthy() is None:
-                self.notifier.watchdog()
+            self.page.look()
             await trio.sleep(HOUSEKEEPING_S)
 
     def _note_settled(self, settlement: Settlement) -> None:
@@ -290,25 +314,18 @@ class Agent:
         is_said = False
         while table is not None:
             try:
-                self._receipts_error = None
+                self.receipts_error = None
                 await serve_local(receipts_app(self.receipts), WebConfig(host=table.host, port=table.port))
             except PortInUseError as error:
                 # All else earns without receipts: it is in the log, and in what readiness says.
                 if not is_said:
                     log.error("no receipts are taken: receipts.port: %s", error)
-                is_said, self._receipts_error = True, str(error)
+                is_said, self.receipts_error = True, str(error)
                 await trio.sleep(RECEIPTS_RETRY_S)
 
     def status(self) -> dict[str, Any]:
         """What `/-/status` answers."""
         return agent_status(self, self.now_s())
-
-    def _healthy(self) -> str | None:
-        """Whether this process does what it can do alone; what it needs from others is a matter of readiness."""
-        silent_s = trio.current_time() - self.measuring.advanced_s
-        if silent_s > STUCK_AFTER_S + 3 * self.config.meter.sample_interval_s:
-            return f"the meter has not come round for {silent_s:.0f} s"
-        return None
 
     def _block_time_s(self) -> int:
         """The time of the last block seen, of which there is one when this is asked."""
@@ -322,34 +339,13 @@ class Agent:
         participants = self.settling.view.participants if self.settling is not None else ()
         return next((p for p in participants if p.node_key == self.key.public), None)
 
-    def _ready(self) -> str | None:
-        """Whether the pool can count on this node now, and the work that it does counts."""
-        view = self.settling.view if self.settling is not None else None
-        if view is None or view.state is None or view.block is None:
-            return "waiting for the chain"
-        barred = not_earning(self.entry, view.state)
-        needs_receipts = self.policies.in_force.receipts.ceiling == "receipts"
-        unread = self.measuring.measured.error_of(self.policies.in_force.work.kind)
-        reasons = [
-            (view.error is not None, f"the chain: {view.error}"),
-            (self.now_s() - view.block.time_s > STALE_AFTER_S, "the last block seen is too old"),
-            (view.clock is not None, str(view.clock)),
-            (barred is not None, str(barred)),
-            (view.obstacle is not None, str(view.obstacle)),
-            (not self.is_own_log_known, "waiting for operators of more than two thirds of the weight"),
-            (not self.attesting.is_valid(self.now_s()), "no evidence in force: work earns nothing"),
-            (
-                place_holder(self, self.now_s()) is not None,
-                "another node holds the place on this machine or a GPU",
-            ),
-            (self._receipts_error is not None and needs_receipts, f"no receipts are taken: {self._receipts_error}"),
-            (unread is not None, f"{self.policies.in_force.work.source}: {unread}"),
-        ]
-        return next((reason for holds, reason in reasons if holds), None)
-
     def _probes(self) -> Probes:
         return Probes(
-            healthy=self._healthy, ready=self._ready, status=self.status, checkpoint=self.journal.find_checkpoint
+            healthy=self.health.healthy,
+            ready=self.health.ready,
+            status=self.status,
+            page=self.page.html,
+            checkpoint=self.journal.find_checkpoint,
         )
 
     def _web_config(self) -> WebConfig:
@@ -357,9 +353,10 @@ class Agent:
         return WebConfig(host=table.host, port=table.port, allowed_hosts=table.allowed_hosts)
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
+async def _stop_on_signal(scope: trio.CancelScope, notifier: Notifier) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: stopping", signal.Signals(number).name)
+            notifier.stopping("stopping")
             scope.cancel()
             return  # a second signal ends the process at once

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.screens import ton
 from contracts.model import Address, Landed, Leaf
 from gossip.epoch_events import Progress

@@ -1,8 +1,15 @@
 """Errors of the agent package. Subclasses answer who is at fault and what comes next."""
 
+DENIED = "this user may not read it; run the command with sudo"
+"""What is said of a file that its owner protects on purpose."""
+
 
 class AgentError(Exception):
     """Root of every error that this package raises on purpose."""
+
+
+class UsageError(AgentError):
+    """The command line has an argument that is not taken, or lacks one: its help says what is."""
 
 
 class ConfigError(AgentError):
@@ -29,7 +36,15 @@ class JournalError(AgentError):
     """The journal is missing, damaged, in use or cannot be written: the agent stops; the message says what to do."""
 
 
-class DamagedRowError(JournalError):
+class UnusableJournalError(JournalError):
+    """There is no journal, or none that this agent can start with: no new attempt mends that, only a person does."""
+
+
+class ForeignJournalError(UnusableJournalError):
+    """The journal is of another node key or pool than the settings name: the file is good, the settings are wrong."""
+
+
+class DamagedRowError(UnusableJournalError):
     """A row of the journal is not what was written: the disk, or whoever changed the file, is at fault."""
 
 
@@ -39,6 +54,14 @@ class InvalidExportError(AgentError):
 
 class KeyFileError(AgentError):
     """A key file is missing, malformed or readable by others: its owner mends it."""
+
+
+class KeyDeniedError(KeyFileError):
+    """This user may not read a key file, with which nothing needs to be wrong: who may runs the command."""
+
+
+class InvalidBackupError(AgentError):
+    """A backup of keys cannot be opened: wrong passphrase, damaged, or no backup; nothing was written."""
 
 
 class PoolMismatchError(AgentError):

@@ -16,11 +16,16 @@ from pathlib import Path
 import trio
 
 from agent.address_file import load_addresses, save_addresses
-from agent.metrics import Metrics
+from agent.pulse import REST_S, Pulse
+from agent.reach import ReachWatch
 from agent.tables import P2pTable
-from gossip import serve, sync
+from agent.versions import rift_text
+from contracts.model import OperatorSet
+from gossip import sync
+from gossip.acquaintances import Acquaintances
 from gossip.addresses import PUBLIC_NETWORKS, host_addresses, own_addresses
 from gossip.finding import Finder
+from gossip.greeting import Greeter, answer_bytes_max
 from gossip.node import Node
 from gossip.probing import Prober
 from gossip.pull import Puller
@@ -33,6 +38,8 @@ ALONE_S = 60.0
 """With nobody connected for so long, the log says why."""
 ALONE_CHECK_S = 5.0
 ALONE_SHOWN = 4
+REACH_CHECK_S = 2.0
+VERSIONS_CHECK_S = 5.0
 APPLY_S = 0.1
 
 log = logging.getLogger(__name__)
@@ -42,15 +49,25 @@ class Gossiping:
     """One node on its transport. `address_file` is where address records outlast a restart."""
 
     def __init__(
-        self, node: Node, transport: Transport, config: P2pTable, metrics: Metrics, address_file: Path
+        self,
+        node: Node,
+        transport: Transport,
+        config: P2pTable,
+        address_file: Path,
+        acquaintances: Acquaintances,
+        greeter: Greeter,
     ) -> None:
         self.node = node
         self.transport = transport
+        self.acquaintances = acquaintances
+        self.greeter = greeter
         self.roster = Roster()
+        self.reach_watch = ReachWatch()
         self._config = config
-        self._metrics = metrics
         self._address_file = address_file
         self._configured = {bytes.fromhex(peer.node_key): peer.addresses for peer in config.peers}
+        self.pulse = Pulse()
+        """The daemon's, for whoever watches its loops."""
         self._applied: tuple[Roster, int] | None = None
         self._said_not_dialled: set[str] = set()
         self._saved: dict[bytes, int] = dict(node.witness.seconds)
@@ -66,8 +83,8 @@ class Gossiping:
         self._prober = Prober(node, transport, self._to_probe)
 
     def connected(self) -> list[bytes]:
-        """Node keys of the roster's peers that are connected now."""
-        return self.transport.connected()
+        """Node keys of the roster's peers that are connected now, and of a version to work with."""
+        return [key for key in self.transport.connected() if self.acquaintances.is_asked(key)]
 
     def reach(self) -> tuple[int, int]:
         """The weight of the operators that are connected, this node included, and that of all of them."""
@@ -104,10 +121,28 @@ class Gossiping:
             return
         if self._applied is None or self._applied[0] != roster:
             book.keep_only(roster.members | {self.node.key.public})
+            self.acquaintances.keep_only(roster.members - {self.node.key.public})
+            self.greeter.operators = roster.operators
             self._warn_of_not_dialled()
         self._applied = (roster, book.revision)
         peers = {key: self._addresses_of(key) for key in roster.peers_of(self.node.key.public)}
         self.transport.set_roster(peers, members=roster.members, first=roster.operators)
+
+    async def learn_own_log(self, operators: OperatorSet, *, remembers: bool) -> None:
+        """Wait until the own log is known, and nobody else was heard to sign it; without `remembers` as in `Puller`.
+
+        The former host of an agent that moved may have signed more than its backup has, and what it signed last may
+        still spread: that is taken over while this node listens for it, and asked for once more after that.
+
+        Raises:
+            KeyInUseError: another agent runs with the own key.
+            OwnForkError: a peer holds a record that this key signed and that contradicts the own log.
+        """
+        await self.puller.recover_own_log(operators, remembers=remembers)
+        if await self.greeter.listen():
+            await self.puller.recover_own_log(operators, remembers=remembers)
+        self.greeter.require_alone()
+        self.node.is_own_log_known = True
 
     def _addresses_of(self, node_key: bytes) -> tuple[str, ...]:
         known = (*self._configured.get(node_key, ()), *self.node.addresses.addresses(node_key))
@@ -117,7 +152,11 @@ class Gossiping:
         return self.roster.participants if self.node.key.public in self.roster.operators else ()
 
     async def run(self) -> None:
-        """Move messages for ever."""
+        """Move messages for ever.
+
+        Raises:
+            KeyInUseError: another agent runs with the own key, and this one gives way.
+        """
         await self._load_addresses()
         self._warn_if_unreachable()
         async with trio.open_nursery() as nursery:
@@ -125,15 +164,21 @@ class Gossiping:
             nursery.start_soon(self._publish)
             nursery.start_soon(self._apply_addresses)
             nursery.start_soon(self._save_now_and_then)
+            nursery.start_soon(self._watch_alone)
             nursery.start_soon(self._watch_reach)
+            nursery.start_soon(self._watch_versions)
+            nursery.start_soon(self.greeter.run)
             nursery.start_soon(self.puller.run)
             nursery.start_soon(self._finder.run)
             nursery.start_soon(self._prober.run)
 
     async def _receive(self) -> None:
-        async for message in self.transport.messages:
-            await self.node.take_gossip(message.data, message.origin)
-            self._metrics.loop_advanced.set("gossip", self.node.now_s())
+        while True:
+            self.pulse.beat("gossip")  # it comes round, whether or not anybody says something
+            with trio.move_on_after(REST_S) as silence:
+                message = await self.transport.messages.receive()
+            if not silence.cancelled_caught:
+                await self.node.take_gossip(message.data, message.origin)
 
     async def _publish(self) -> None:
         async for data in self.node.outbox:
@@ -170,16 +215,35 @@ class Gossiping:
             await trio.to_thread.run_sync(save_addresses, self._address_file, wires)
             self._saved_addresses = wires
 
-    async def _watch_reach(self) -> None:
+    async def _watch_alone(self) -> None:
         """Say why, once per time that it lasts, when nobody is connected."""
         since_s, is_said = trio.current_time(), False
         while True:
             await trio.sleep(ALONE_CHECK_S)
-            if self.connected() or not self.roster.peers_of(self.node.key.public):
+            if self.transport.connected() or not self.roster.peers_of(self.node.key.public):
                 since_s, is_said = trio.current_time(), False
             elif not is_said and trio.current_time() - since_s >= ALONE_S:
                 log.warning("nobody is connected for %.0f s: %s", ALONE_S, self._why_alone())
                 is_said = True
+
+    async def _watch_reach(self) -> None:
+        """Say which operators come and go, and whether an epoch can settle, as seen from here."""
+        while True:
+            own, connected = self.node.key.public, frozenset(self.connected())
+            for news in self.reach_watch.look(own, self.roster, connected, trio.current_time()):
+                log.log(logging.WARNING if news.is_warning else logging.INFO, "%s", news.text)
+            await trio.sleep(REACH_CHECK_S)
+
+    async def _watch_versions(self) -> None:
+        """Say once of each kind of rift that there is one: what versions a peer names may change with each hello."""
+        said: set[tuple[str, bool, bool]] = set()
+        while True:
+            for rift in self.acquaintances.rifts(self.roster.weights):
+                kind = (rift.what, rift.stops, rift.is_outdated)
+                if kind not in said:
+                    said.add(kind)
+                    log.log(logging.ERROR if rift.stops else logging.WARNING, "%s", rift_text(rift))
+            await trio.sleep(VERSIONS_CHECK_S)
 
     def _why_alone(self) -> str:
         peers = [peer for peer in self.transport.peers() if peer.in_roster]
@@ -207,7 +271,9 @@ class Gossiping:
 
 
 @asynccontextmanager
-async def join_pool(node: Node, config: P2pTable, metrics: Metrics, address_file: Path) -> AsyncIterator[Gossiping]:
+async def join_pool(
+    node: Node, config: P2pTable, address_file: Path, acquaintances: Acquaintances
+) -> AsyncIterator[Gossiping]:
     """Open the node's transport for the duration of the block.
 
     Raises:
@@ -223,10 +289,9 @@ async def join_pool(node: Node, config: P2pTable, metrics: Metrics, address_file
         response_bytes_max=sync.RESPONSE_BYTES_MAX,
     )
 
-    async def answer(peer: bytes, request: bytes) -> bytes:
-        return await serve.serve(node, peer, request)
-
+    greeter = Greeter(node, acquaintances)
     async with open_transport(
-        node.key.seed, settings, serve=answer, answer_bytes_max=serve.answer_bytes_max
+        node.key.seed, settings, serve=greeter.serve, answer_bytes_max=answer_bytes_max, part=greeter.part
     ) as transport:
-        yield Gossiping(node, transport, config, metrics, address_file)
+        greeter.transport = transport
+        yield Gossiping(node, transport, config, address_file, acquaintances, greeter)

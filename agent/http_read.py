@@ -13,6 +13,7 @@ What an answer means is the caller's to say, and so are the errors that a user s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import trio
@@ -28,6 +29,11 @@ class NoAnswerError(AgentError):
 
 class InvalidAnswerError(AgentError):
     """What answers answers with what it should not."""
+
+
+def no_cookies() -> CookieJar:
+    """A jar that takes none: one that did would be without bound, and the same for all ports of this host."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 async def read_answer(

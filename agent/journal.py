@@ -13,7 +13,7 @@ disk is never an answer.
 5. After an error of the disk nothing is read or written any more: a retry may lie.
 6. What no settlement kept can need is let go of at each one; see `_forget`.
 
-Elsewhere: tables, lock and damage (`agent.journal_file`), examination and export (`agent.db`).
+Elsewhere: tables, lock, damage (`agent.journal_file`), older schemas (`agent.migrations`), export (`agent.db`).
 
 Source: PROTOCOL, "Durable before sent".
 """
@@ -31,10 +31,10 @@ from typing import Any
 
 from agent import journal_file
 from agent.errors import DamagedRowError, JournalError
-from agent.journal_file import KNOWN, OWN_LOG, UNKNOWN, enqueue, sealed
+from agent.journal_file import KNOWN, OWN_LOG, UNKNOWN, enqueue, message_id, sealed
+from agent.migrations import migrate
 from gossip.epoch_events import Message
 from gossip.errors import InvalidMessageError
-from gossip.messages import Attest
 from gossip.records import EvidenceBody, PoolId, Record, UnverifiedRecord, parse_record
 from gossip.settlement import Settlement, encode_checkpoint, verify_checkpoint
 from gossip.wire import kind_of
@@ -63,7 +63,7 @@ def create_journal(path: Path, *, node_key: bytes, pool: PoolId, is_key_new: boo
     fresh = path.with_name(path.name + ".new")
     journal_file.require_vacant(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
         with closing(sqlite3.connect(fresh)) as database, database:
@@ -88,11 +88,9 @@ def open_journal(path: Path, *, node_key: bytes, pool: PoolId) -> Journal:
         with journal_file.explaining(path, "opened"):
             database = journal_file.connect(path)
             stack.callback(database.close)
-            # The whole check: a quick one does not see keys out of order, behind which rows are not found.
-            (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-            if verdict != "ok":
-                raise JournalError(journal_file.damaged(path, verdict))
-            journal_file.require_identity(path, database, node_key, pool)
+            journal_file.require_sound(path, database)
+            journal_file.require_owner(path, database, node_key, pool)
+            migrate(path, database)
         journal = Journal(path, database, node_key, pool)
         journal.require_own_log()
         journal.on_close = stack.pop_all()
@@ -108,7 +106,7 @@ class Journal:
         self._node_key = node_key
         self._pool = pool
         self._lock = threading.Lock()
-        self._failure: str | None = None
+        self._failure: JournalError | None = None
         """Why nothing may be read or written any more: an error of the disk is not tried again."""
         self.on_close = ExitStack()
 
@@ -140,8 +138,19 @@ class Journal:
 
     def note_own_log_known(self) -> None:
         """From now on this file knows the own log: peers said all that they know of it."""
+        self.note(OWN_LOG, KNOWN)
+
+    def note(self, key: str, value: bytes) -> None:
         with self._transaction() as database:
-            database.execute("UPDATE meta SET value = ? WHERE key = ?", (KNOWN, OWN_LOG))
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def begin_run(self, run: bytes, started_s: int, place: bytes, version: str) -> frozenset[bytes]:
+        """Note a run of the agent (`gossip.acquaintances.Run`); the ids of those before it, which ended for sure."""
+        with self._transaction() as database:
+            try:
+                return journal_file.note_run(database, run, started_s, place, version)
+            except DamagedRowError as error:
+                raise self._damaged(str(error)) from error
 
     # Records.
 
@@ -166,7 +175,8 @@ class Journal:
     def _insert(self, database: sqlite3.Connection, records: Sequence[Record]) -> None:
         rows = [sealed(record.node_key, record.seq, record.hash, record.wire) for record in records]
         database.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?)", rows)
-        named = [(r.node_key, r.seq, r.hash, digest) for r in records for digest in _named(r)]
+        evidence = [(r, r.body) for r in records if isinstance(r.body, EvidenceBody)]
+        named = [(r.node_key, r.seq, r.hash, digest) for r, body in evidence for digest in body.attachments]
         database.executemany("INSERT OR IGNORE INTO named VALUES (?, ?, ?, ?)", named)
 
     def records(self, node_key: bytes, first: int, last: int) -> Iterator[bytes]:
@@ -252,16 +262,16 @@ class Journal:
                 first = 1 << 62 if reading.dead and node_key != self._node_key else reading.head.seq
                 in_force = [window.record for window in base.reading(node_key).evidence]
                 marks = ", ".join("?" * len(in_force))
-                named = f"DELETE FROM named WHERE node_key = ? AND seq < ? AND hash NOT IN ({marks})"
+                named = f"DELETE FROM named WHERE node_key = ? AND seq < ? AND hash NOT IN ({marks})"  # noqa: S608
                 database.execute("DELETE FROM record WHERE node_key = ? AND seq < ?", (node_key, first))
                 database.execute(named, (node_key, first, *in_force))
         database.execute("DELETE FROM landed WHERE epoch <= ?", (epoch,))
         database.execute("DELETE FROM message WHERE epoch <= ?", (epoch,))
-        unnamed = "epoch <= ? AND NOT EXISTS (SELECT 1 FROM named WHERE named.digest = attachments.digest)"
-        database.execute(
-            f"DELETE FROM attachments WHERE digest IN (SELECT digest FROM attachments WHERE {unnamed} LIMIT ?)",
-            (epoch, ATTACHMENTS_PRUNED_MAX),
+        unnamed = (
+            "SELECT digest FROM attachments WHERE epoch <= ? "
+            "AND NOT EXISTS (SELECT 1 FROM named WHERE named.digest = attachments.digest) LIMIT ?"
         )
+        database.execute(f"DELETE FROM attachments WHERE digest IN ({unnamed})", (epoch, ATTACHMENTS_PRUNED_MAX))  # noqa: S608
 
     def _settlements(self) -> Iterator[Settlement]:
         for row in self._read("SELECT checkpoint, payload_hash FROM landed"):
@@ -352,7 +362,7 @@ class Journal:
                         self._database.execute("ROLLBACK")
                     raise
             except journal_file.UNREADABLE as error:
-                raise self._failed(journal_file.unusable(self._path, "written", error)) from error
+                raise self._failed(journal_file.failure(self._path, "written", error)) from error
 
     def _read(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
@@ -360,7 +370,7 @@ class Journal:
             try:
                 return self._database.execute(query, parameters).fetchall()
             except journal_file.UNREADABLE as error:
-                raise self._failed(journal_file.unusable(self._path, "read", error)) from error
+                raise self._failed(journal_file.failure(self._path, "read", error)) from error
 
     def _rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows whose last column is their checksum, without it."""
@@ -379,20 +389,11 @@ class Journal:
     def _require_sound(self) -> None:
         # After a failed fsync the next one may succeed over data that never reached the disk.
         if self._failure is not None:
-            raise JournalError(self._failure)
+            raise type(self._failure)(str(self._failure))
 
     def _damaged(self, detail: str) -> JournalError:
         return self._failed(journal_file.damaged(self._path, detail))
 
-    def _failed(self, message: str) -> JournalError:
-        self._failure = self._failure or message
-        return JournalError(message)
-
-
-def _named(record: Record) -> tuple[bytes, ...]:
-    return record.body.attachments if isinstance(record.body, EvidenceBody) else ()
-
-
-def message_id(message: Message) -> bytes:
-    """Under which a message is kept: one per maker and certificate for attests, else its digest."""
-    return message.operator + message.cert_hash if isinstance(message, Attest) else message.digest
+    def _failed(self, error: JournalError) -> JournalError:
+        self._failure = self._failure or error
+        return error

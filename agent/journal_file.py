@@ -23,14 +23,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from agent.errors import DamagedRowError, JournalError
+from agent.errors import DamagedRowError, ForeignJournalError, JournalError, UnusableJournalError
 from agent.files import sync_folder
 from gossip import codec
+from gossip.epoch_events import Message
 from gossip.log_chain import GENESIS, Head
+from gossip.messages import Attest
 from gossip.records import PoolId, UnverifiedRecord
 from gossip.settlement import Settlement
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+"""Rises with every change of `SCHEMA`; `agent.migrations` leads there."""
+RUNS_KEPT = 16
 LOCK_WAIT_S = 5.0
 LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
 """To this length SQLite cuts its log back after a burst."""
@@ -51,6 +55,8 @@ CREATE TABLE attachments (digest BLOB PRIMARY KEY, epoch INTEGER NOT NULL, body 
 CREATE TABLE witness (node_key BLOB PRIMARY KEY, seconds INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE meter (source TEXT PRIMARY KEY, state BLOB NOT NULL, crc INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE window (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE TABLE run (id BLOB PRIMARY KEY, started_s INTEGER NOT NULL, place BLOB NOT NULL, version TEXT NOT NULL,
+    crc INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
 
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
@@ -59,6 +65,10 @@ UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 OWN_LOG = "own_log"
 """Key in `meta`: whether the own log is all here (`KNOWN`), or peers must be asked without trusting this file."""
 KNOWN, UNKNOWN = b"known", b"unknown"
+AGENT_VERSION = "agent_version"
+"""Key in `meta`: the version of the agent that ran with this journal last."""
+KEY_IN_USE = "key_in_use"
+"""Key in `meta`: why the last run stopped, if another host used the node key (text); empty since it started well."""
 
 
 def lock(path: Path) -> int:
@@ -72,7 +82,7 @@ def lock(path: Path) -> int:
         if os.geteuid() == 0:  # a command of root's must not lock the agent's own user out
             os.fchown(descriptor, path.stat().st_uid, path.stat().st_gid)
     except OSError as error:
-        raise JournalError(unusable(path, "opened", error)) from error
+        raise failure(path, "opened", error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -107,13 +117,13 @@ def connect_reading(path: Path) -> sqlite3.Connection:
 
 
 def require_present(path: Path) -> None:
-    """Raise `JournalError` unless a file stands at `path`."""
+    """Raise `UnusableJournalError` unless a file stands at `path`."""
     try:
         path.stat()
     except FileNotFoundError as error:
-        raise JournalError(_MISSING.format(path=path)) from error
+        raise UnusableJournalError(_MISSING.format(path=path)) from error
     except OSError as error:
-        raise JournalError(unusable(path, "opened", error)) from error
+        raise failure(path, "opened", error) from error
 
 
 def require_vacant(path: Path) -> None:
@@ -142,26 +152,97 @@ def identity(node_key: bytes, pool: PoolId) -> dict[str, bytes]:
     }
 
 
-def require_identity(path: Path, database: sqlite3.Connection, node_key: bytes, pool: PoolId) -> None:
-    """Check whose journal it is.
+def require_sound(path: Path, database: sqlite3.Connection) -> None:
+    """Check the file's form: the whole check, as a quick one does not see keys out of order, behind which are rows.
 
     Raises:
-        JournalError: of another version, node key, network or pool.
+        JournalError: it is damaged.
+        sqlite3.Error: it cannot be read.
+    """
+    (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        raise damaged(path, verdict)
+
+
+def require_identity(path: Path, database: sqlite3.Connection, node_key: bytes, pool: PoolId) -> None:
+    """Check whose journal it is, and that it is of this agent's schema.
+
+    Raises:
+        JournalError: of another schema.
+        ForeignJournalError: of another node key, network or pool.
+        sqlite3.Error: it cannot be read.
+    """
+    schema = read_schema(path, database)
+    if schema < SCHEMA_VERSION:
+        raise JournalError(
+            f"{path}: was written by an older agent (schema {schema}, this one has {SCHEMA_VERSION}). Start the agent "
+            "once: it brings the journal to its schema, and keeps a copy"
+        )
+    if schema > SCHEMA_VERSION:
+        raise JournalError(
+            f"{path}: was written by a newer agent (schema {schema}, this one has {SCHEMA_VERSION}). Use that version"
+        )
+    require_owner(path, database, node_key, pool)
+
+
+def require_owner(path: Path, database: sqlite3.Connection, node_key: bytes, pool: PoolId) -> None:
+    """Check whose journal it is, of whatever schema.
+
+    Raises:
+        ForeignJournalError: of another node key, network or pool.
         sqlite3.Error: it cannot be read.
     """
     found = dict(database.execute("SELECT key, value FROM meta"))
     for key, value in identity(node_key, pool).items():
-        if found.get(key) == value:
-            continue
-        if key == "schema":
-            raise JournalError(
-                f"{path}: of another version of the agent (schema {_text(found.get(key))}, this one has "
-                f"{SCHEMA_VERSION}). Use that version, or move the file away and start with `gpupool run --fresh`"
-            )
-        raise JournalError(f"{path}: belongs to another {key.replace('_', ' ')}; check identity and pool in the config")
+        if key != "schema" and found.get(key) != value:
+            what = key.replace("_", " ")
+            raise ForeignJournalError(f"{path}: belongs to another {what}; check identity and pool in the config")
+
+
+def read_schema(path: Path, database: sqlite3.Connection) -> int:
+    """The number of the file's schema.
+
+    Raises:
+        JournalError: there is none.
+        sqlite3.Error: it cannot be read.
+    """
+    found = read_meta(database, "schema")
+    if found is None or not found.isdigit() or len(found) > 4:
+        raise damaged(path, "it does not say of what schema it is")
+    return int(found)
+
+
+def read_node_key(path: Path, database: sqlite3.Connection) -> bytes:
+    """The node key (32 bytes) whose journal it says it is.
+
+    Raises:
+        UnusableJournalError: it does not say so.
+        sqlite3.Error: it cannot be read.
+    """
+    found = read_meta(database, "node_key")
+    if found is None or len(found) != 32:
+        raise damaged(path, "it does not say whose it is")
+    return found
+
+
+def read_meta(database: sqlite3.Connection, key: str) -> bytes | None:
+    """What `meta` says under this key. Raises sqlite3.Error."""
+    row = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None or not isinstance(row[0], bytes) else row[0]
 
 
 # Rows.
+
+
+def note_run(database: sqlite3.Connection, run: bytes, started_s: int, place: bytes, version: str) -> frozenset[bytes]:
+    """Note a run of the agent, and that its version wrote last; the ids of those before it at the same place."""
+    rows = database.execute("SELECT id, started_s, place, version, crc FROM run WHERE place = ?", (place,)).fetchall()
+    before = frozenset(unsealed(row)[0] for row in rows)
+    database.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?)", sealed(run, started_s, place, version))
+    oldest = "DELETE FROM run WHERE id NOT IN (SELECT id FROM run ORDER BY id = ? DESC, started_s DESC LIMIT ?)"
+    database.execute(oldest, (run, RUNS_KEPT))
+    database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (AGENT_VERSION, version.encode()))
+    return before
 
 
 def enqueue(database: sqlite3.Connection, items: Sequence[bytes], most: int) -> int:
@@ -187,6 +268,11 @@ def unsealed(row: Sequence[Any]) -> Sequence[Any]:
     return row[:-1]
 
 
+def message_id(message: Message) -> bytes:
+    """Under which a message is kept: one per maker and certificate for attests, else its digest."""
+    return message.operator + message.cert_hash if isinstance(message, Attest) else message.digest
+
+
 def unlinked(records: Sequence[UnverifiedRecord], settlements: Callable[[], Iterator[Settlement]]) -> list[int]:
     """Numbers of those records of one log (ascending by number) that follow nothing (rule 3).
 
@@ -205,8 +291,8 @@ def unlinked(records: Sequence[UnverifiedRecord], settlements: Callable[[], Iter
 # What is said of a file that cannot be used.
 
 
-def damaged(path: Path, detail: str) -> str:
-    return (
+def damaged(path: Path, detail: str) -> UnusableJournalError:
+    return UnusableJournalError(
         f"{path}: damaged ({detail}). `gpupool db check` says what is still good. Move the file away. "
         "Restore the newest export with `gpupool db import`; without one, `gpupool run --fresh` asks the operators "
         "what this key signed, or start anew with a new wallet and node key"
@@ -215,26 +301,26 @@ def damaged(path: Path, detail: str) -> str:
 
 @contextmanager
 def explaining(path: Path, what: str) -> Iterator[None]:
-    """Turn an error of SQLite in the block into a JournalError that says what to do. `what` as for `unusable`."""
+    """Turn an error of SQLite in the block into a JournalError that says what to do. `what` as for `failure`."""
     try:
         yield
     except UNREADABLE as error:
-        raise JournalError(unusable(path, what, error)) from error
+        raise failure(path, what, error) from error
 
 
-def unusable(path: Path, what: str, error: Exception) -> str:
-    """What to say after an error of the disk while the journal should be "opened", "read" or "written"."""
+def failure(path: Path, what: str, error: Exception) -> JournalError:
+    """What comes of an error of the disk while the journal should be "opened", "read" or "written"."""
     detail = str(error.strerror) if isinstance(error, OSError) else str(error)
     code = getattr(error, "sqlite_errorcode", _code_of(error)) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return _IN_USE.format(path=path)
+        return JournalError(_IN_USE.format(path=path))
     if code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return damaged(path, detail)
     if code == sqlite3.SQLITE_IOERR:
         detail += f", {getattr(error, 'sqlite_errorname', '')}"
     advice = _ADVICE.get(code, "check the disk, and owner and mode of the file and its folder")
     nothing = "" if what == "opened" else "Nothing was sent that depends on it; "
-    return f"{path}: cannot be {what}: {detail}. {nothing}{advice}"
+    return JournalError(f"{path}: cannot be {what}: {detail}. {nothing}{advice}")
 
 
 def _code_of(error: Exception) -> int:
@@ -244,16 +330,12 @@ def _code_of(error: Exception) -> int:
 
 
 _MISSING = (
-    "{path}: missing. A new agent: run `gpupool init`. A lost disk: `gpupool db import` the newest export, or "
-    "restore the newest backup of this file. Without one, `gpupool run --fresh` asks the operators what this key "
-    "signed; if it may have signed records that nobody else holds, start anew with a new wallet and node key"
+    "{path}: missing. A new agent: run `gpupool init`. A lost disk: `gpupool db import` the newest export, never an "
+    "older copy of this file. Without one, `gpupool run --fresh` asks the operators what this key signed; if it "
+    "may have signed records that nobody else holds, start anew with a new wallet and node key"
 )
 _IN_USE = "{path}: in use by another process; is an agent running already?"
 _ADVICE = {
     sqlite3.SQLITE_FULL: "make room on the disk, then start the agent again",
     sqlite3.SQLITE_IOERR: "the disk is full or failing: see `df` and `dmesg`, mend the disk, start the agent again",
 }
-
-
-def _text(value: object) -> str:
-    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else "unknown"

@@ -65,11 +65,10 @@ class LedgerReader:
         self.node_key: bytes = meta["node_key"]
         """The agent's (32 bytes)."""
 
-    def epochs(self) -> list[EpochRow]:
-        """All settled epochs that are kept, ascending."""
-        return [
-            msgspec.json.decode(body, type=EpochRow) for (body,) in self._all("SELECT body FROM epoch ORDER BY epoch")
-        ]
+    def epochs(self, last: int = -1) -> list[EpochRow]:
+        """All settled epochs that are kept, ascending; or the `last` so many of them."""
+        rows = self._all("SELECT body FROM epoch ORDER BY epoch DESC LIMIT ?", last)
+        return [msgspec.json.decode(body, type=EpochRow) for (body,) in reversed(rows)]
 
     def paid(self) -> list[PaidRow]:
         """What the chain had paid, each time that changed, in the order seen."""

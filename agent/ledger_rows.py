@@ -73,7 +73,7 @@ class EpochRow:
     """One settled epoch as this node saw it; amounts in nanoTON. None: not known here, which is not zero.
 
     `account` is the own one (32 bytes), None while not registered. Figures from `score` to `flags` are the own leaf's,
-    and 0 without one. `credit` is None if the settlement was not computed here (`is_computed`), or gave this node none.
+    and 0 without one. `credit` is None if the own part was not counted here (`is_computed`), or this node has none.
     `epoch_s` is how long the epoch was (rows of before it was kept lack it).
     `head_seq` is the number of the last own record that was counted by then, `evidence` what later windows can name.
     """

@@ -1,4 +1,4 @@
-"""Logs: one line per event on stderr, JSON for machines or key=value for a person at a terminal.
+"""Logs: one line per event on stderr: JSON for machines, key=value for a person at a terminal or for the journal.
 
 Decides how events are rendered and what never appears in them. Values may come from peers, so nothing in a
 line is trusted to be short or printable.
@@ -8,26 +8,36 @@ line is trusted to be short or printable.
    is enough to tell keys and hashes apart and too little to leak one.
 3. Libraries log through the same lines, at WARNING and above only; libp2p, which warns of every peer that goes
    or misbehaves, at CRITICAL only (`gossip.libp2p_patches`).
+4. systemd's journal keeps time and level itself: there, each line begins with its level as `<N>`, and has no time.
+
+Source: sd-daemon(3), "SYSLOG_PREFIX"; systemd.exec(5), "$JOURNAL_STREAM".
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
-from typing import TextIO
+from collections.abc import Mapping
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+Form = Literal["json", "console", "journal"]
+
 _LEVELS = ("debug", "info", "warning", "error")
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Levels of syslog(3)."""
 _OURS = ("agent", "gossip", "attestation", "contracts")
 _SECRET_NAMES = frozenset({"authorization", "mnemonic", "passphrase", "password", "private_key", "secret", "seed"})
 _BYTES_SHOWN = 8
 _TEXT_MAX = 2048
 
 
-def setup_logging(level: str = "info", *, stream: TextIO | None = None, console: bool | None = None) -> None:
-    """Send every log line of the process to `stream` (stderr); `console` defaults to whether it is a terminal.
+def setup_logging(level: str = "info", *, stream: TextIO | None = None, form: Form | None = None) -> None:
+    """Send every log line of the process to `stream` (stderr), in the form that whoever reads there understands.
 
     Raises:
         ValueError: `level` is none of debug, info, warning, error.
@@ -35,14 +45,15 @@ def setup_logging(level: str = "info", *, stream: TextIO | None = None, console:
     if level not in _LEVELS:
         raise ValueError(f"level: expected one of {', '.join(_LEVELS)}, got {level!r:.40}")
     stream = sys.stderr if stream is None else stream
-    console = stream.isatty() if console is None else console
+    form = _form_for(stream, os.environ) if form is None else form
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         _presentable,
     ]
+    if form != "journal":
+        shared.insert(-1, structlog.processors.TimeStamper(fmt="iso", utc=True))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -50,8 +61,12 @@ def setup_logging(level: str = "info", *, stream: TextIO | None = None, console:
         cache_logger_on_first_use=False,
     )
     render: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if console:
-        render += [_printable, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    if form == "console":
+        # Not rich's tracebacks, the default where it is installed: they show the variables, keys among them.
+        plain = structlog.dev.plain_traceback
+        render += [_printable, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+    elif form == "journal":
+        render += [_printable, structlog.processors.format_exc_info, _journal_lines]
     else:
         render += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(stream)
@@ -66,6 +81,26 @@ def setup_logging(level: str = "info", *, stream: TextIO | None = None, console:
         if isinstance(library, logging.Logger) and name.partition(".")[0] not in _OURS:
             library.handlers, library.propagate = [], True
             library.setLevel(library.level if library.level > logging.WARNING else logging.NOTSET)
+
+
+def _form_for(stream: TextIO, environment: Mapping[str, str]) -> Form:
+    """The form for a stream: the journal's if systemd says that this very stream leads there."""
+    if stream.isatty():
+        return "console"
+    try:
+        status = os.fstat(stream.fileno())
+    except io.UnsupportedOperation:  # a stream in memory
+        return "json"
+    return "journal" if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}" else "json"
+
+
+def _journal_lines(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """`<6>agent.daemon: what happened key=value`, and each line of a traceback with its level, too."""
+    prefix = f"<{_PRIORITIES.get(event.pop('level', ''), _PRIORITIES['info'])}>"
+    name, what, trace = event.pop("logger", ""), event.pop("event", ""), event.pop("exception", "")
+    values = "".join(f" {key}={value}" for key, value in event.items())
+    lines = [f"{name}: {what}{values}", *str(trace).splitlines()]
+    return "\n".join(prefix + line for line in lines)
 
 
 def _presentable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -14,21 +14,23 @@ Source: METERING, "Counters"; PROTOCOL, "Records".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import trio
 
+from agent.clock_watch import ClockWatch
 from agent.errors import AgentError, InvalidSourceError, SourceUnavailableError
 from agent.journal import Journal
 from agent.ledger import Ledger
 from agent.ledger_rows import RawReading
 from agent.meter.sources import MeterSource, SourceSample
 from agent.meter.work import MeterState, Place, WindowLimits, WorkWindow, decode_state, encode_state, observe
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.pending import Pending, decode_pending, encode_pending
+from agent.pulse import Pulse
 from agent.tables import MeterTable
 from gossip.errors import InvalidMessageError
 from gossip.node import Node
@@ -50,6 +52,9 @@ class SourceView:
     sample: SourceSample | None = None
     sampled_s: int | None = None
     error: str | None = None
+    restarts: int = 0
+    """How often it began to count anew, as far as readings show."""
+    restarted_s: int | None = None
 
 
 @dataclass(slots=True)
@@ -57,6 +62,8 @@ class Measured:
     """What was measured since the start, for the status: totals by (source, unit), and how each source stands."""
 
     windows: int = 0
+    latest: WorkWindow | None = None
+    """The window that closed last."""
     amounts: dict[tuple[int, int], int] = field(default_factory=dict)
     sources: dict[Place, SourceView] = field(default_factory=dict)
 
@@ -68,6 +75,14 @@ class Measured:
     def amount(self, source: Source, units: Iterable[int]) -> int:
         """What sources of this kind counted of these units, together."""
         return sum(self.amounts.get((source, unit), 0) for unit in units)
+
+    def rate(self, source: Source, units: Collection[int]) -> float | None:
+        """The same by second, in the window that closed last; None before the first."""
+        if self.latest is None:
+            return None
+        readings = (reading for reading in self.latest.readings if reading.source == source)
+        amount = sum(amount for reading in readings for unit, amount in reading.counters if unit in units)
+        return round(amount / (self.latest.end_s - self.latest.start_s), 1)
 
 
 class Measuring:
@@ -88,21 +103,29 @@ class Measuring:
         self._ledger = ledger
         self._metrics = metrics
         self._now_s = now_s
+        self.clock = ClockWatch()
         self.measured = Measured()
         self._closed = trio.Event()
-        self.advanced_s = float("inf")
-        """When the loop last came round (trio time); infinite before it started."""
+        self.pulse = Pulse()
+        """The daemon's, for whoever watches its loops."""
 
     async def run(self, sources: Sequence[MeterSource]) -> None:
         """Sample for ever. Cancelled, the open window is kept and goes on at the next start."""
         raw = self._journal.meter(METER)
         state = decode_state(raw) if raw is not None else None
         self.measured.sources = {(source.source.value, source.instance): SourceView() for source in sources}
+        self.pulse.beat("measure")
         while True:
             state = await self._sample_once(sources, state)
-            self._metrics.loop_advanced.set("measure", self._now_s())
-            self.advanced_s = trio.current_time()
-            await trio.sleep(self._config.sample_interval_s)
+            await self.pulse.rest("measure", self._config.sample_interval_s)
+
+    def part(self, from_s: int) -> None:
+        """Begin a new window at the next reading: evidence holds from `from_s` (Unix seconds) on, as none did before.
+
+        A window that holds something of before is not covered by it, not even in part.
+        """
+        # Later than all readings so far: a window measured again from them has to end where it did.
+        self._limits = replace(self._limits, parted_s=max(from_s, self._now_s() + 1))
 
     def pending_came(self) -> None:
         """Something else was queued in the journal behind the windows."""
@@ -130,6 +153,7 @@ class Measuring:
                     # The log covers this time already (the clock was set back, or a database was restored that lacked
                     # some of it), the window is of a future that is not (above), or no record can hold what waits.
                     log.warning("measured work is dropped: %s", error)
+                    self._metrics.windows_lost.inc()
                     await trio.to_thread.run_sync(self._journal.drop_window, number)
                 else:
                     await trio.to_thread.run_sync(self._ledger.note_record, record)
@@ -154,6 +178,7 @@ class Measuring:
     async def _sample_once(self, sources: Sequence[MeterSource], state: MeterState | None) -> MeterState:
         """Read all sources at once; one that hangs until its own deadline holds up the others no longer than that."""
         now_s = self._now_s()
+        self._watch_clock(now_s)
         samples: dict[Place, SourceSample | AgentError] = {}
 
         async def read(source: MeterSource) -> None:
@@ -170,9 +195,11 @@ class Measuring:
         observed = observe(state, good, now_s, self._limits)
         for place, found in {**samples, **observed.refused}.items():
             self._note(place, found, now_s)
+        self._note_restarts(state, observed.state, now_s)
         closed = [encode_pending(window) for window in observed.windows]
         lost = await trio.to_thread.run_sync(self._journal.keep_meter, METER, encode_state(observed.state), closed)
         if lost:
+            self._metrics.windows_lost.inc(lost)
             log.error("%d work windows were lost: the own log could not be written for too long", lost)
         keep = partial(self._ledger.keep_round, before=state, windows=observed.windows, limits=self._limits)
         await trio.to_thread.run_sync(keep, now_s, _raw_readings({**samples, **observed.refused}))
@@ -202,8 +229,24 @@ class Measuring:
             self._metrics.source_reading.set((name, gauge), value)
         view.sample, view.sampled_s, view.error = found, now_s, None
 
+    def _watch_clock(self, now_s: int) -> None:
+        step = self.clock.look(now_s, trio.current_time())
+        if step is not None:
+            self._metrics.clock_steps_back.inc()
+            log.error("the clock was set back by %d s: no work counts until it has passed that time again", step.by_s)
+
+    def _note_restarts(self, before: MeterState | None, after: MeterState, now_s: int) -> None:
+        segments = {} if before is None else {s.place: s.counters.segment for s in before.sources if s.counters}
+        for source in after.sources:
+            segment = segments.get(source.place)
+            if segment is not None and source.counters is not None and source.counters.segment > segment:
+                view, name = self.measured.sources.setdefault(source.place, SourceView()), source_name(source.place)
+                view.restarts, view.restarted_s = view.restarts + 1, now_s
+                self._metrics.source_restarts.inc(name)
+                log.warning("%s began to count anew: what it did after the reading before is lost", name)
+
     def _count(self, window: WorkWindow) -> None:
-        self.measured.windows += 1
+        self.measured.windows, self.measured.latest = self.measured.windows + 1, window
         for reading in window.readings:
             self._metrics.gap_seconds.inc(source_name((reading.source, reading.instance)), reading.gap_s)
             for unit, amount in reading.counters:
@@ -257,6 +300,8 @@ def sources_value(measured: Measured) -> list[dict[str, Any]]:
             "provenance": view.sample.provenance if view.sample is not None else None,
             "sampled_s": view.sampled_s,
             "error": view.error,
+            "restarts": view.restarts,
+            "restarted_s": view.restarted_s,
             "gauges": dict(view.sample.gauges) if view.sample is not None else {},
             "notes": list(view.sample.notes) if view.sample is not None else [],
         }

@@ -1,6 +1,7 @@
-"""How a command answers: text or JSON on standard output, remarks on standard error.
+"""How a command answers: text or JSON on standard output, remarks on standard error; and how it ends, by its exit code.
 
 An answer that cannot be written is an error of its own (`OutputError`): its exit code can be taken for no verdict.
+The exit codes are stable; the doctor has its own besides, 10 to 16 (`agent.doctor.findings`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,31 @@ from agent.errors import AgentError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_JOURNAL = 65
+"""EX_DATAERR of sysexits.h: a supervisor that starts the agent again mends nothing."""
 EXIT_INTERNAL = 70
 """EX_SOFTWARE of sysexits.h."""
 EXIT_OUTPUT = 74
 """EX_IOERR of sysexits.h."""
+EXIT_KEY = 78
+"""EX_CONFIG of sysexits.h: a supervisor that starts the agent again makes it worse."""
 EXIT_INTERRUPTED = 130
+"""What a shell shows for SIGINT."""
 EXIT_BROKEN_PIPE = 141
 """What a shell shows for SIGPIPE."""
+
+EXIT_CODES = {
+    0: "done",
+    EXIT_FAILED: "failed; the message says why",
+    EXIT_USAGE: "wrong usage or settings; or nothing was done for want of --yes",
+    EXIT_JOURNAL: "the journal is missing, damaged, or not this agent's",
+    EXIT_INTERNAL: "an error in the program",
+    EXIT_OUTPUT: "standard output cannot be written",
+    EXIT_KEY: "the node key runs on another host, or its log is forked",
+    EXIT_INTERRUPTED: "interrupted",
+    EXIT_BROKEN_PIPE: "nobody reads standard output any more",
+}
+"""What each says, to people and in the manual page."""
 
 
 class OutputError(AgentError):

@@ -21,7 +21,11 @@ from agent.config import Config
 from agent.errors import ConfigError
 from contracts.model import PoolState, RewardsState
 from gossip.errors import InvalidPolicyError
-from gossip.policy import PoolPolicy, parse_policy
+from gossip.policy import PoolPolicy, Timing, parse_policy
+
+VIEWS_USUAL = 5
+LANDING_S = 60
+"""What a certificate may take to land, beside the views."""
 
 
 class Policies:
@@ -78,6 +82,11 @@ def needed_policies(state: PoolState, rewards: RewardsState) -> tuple[NeededPoli
     return tuple(needed.values())
 
 
+def settlement_due_s(end_s: int, timing: Timing) -> int:
+    """By when (Unix seconds) an epoch that ended at `end_s` ought to be settled: later, something is wrong."""
+    return end_s + timing.settle_delay_s + timing.collect_s + VIEWS_USUAL * timing.view_s + LANDING_S
+
+
 def load_policies(config: Config) -> Policies:
     """Read the policy documents that the config names.
 
@@ -93,7 +102,7 @@ def load_policies(config: Config) -> Policies:
 
 def _read(path: Path, key: str) -> PoolPolicy:
     try:
-        return parse_policy(path.read_text())
+        return parse_policy(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {key}: cannot be read: {error}") from error
     except InvalidPolicyError as error:

@@ -56,7 +56,9 @@ def open_providers(config: Config) -> Providers:
         except SoftwarePlatformError as error:
             advice = "`gpupool attest platform` makes a new machine"
             raise ConfigError(f"{config.path}: attestation.software_dir: {error}; {advice}") from error
-        return Providers(quotes=platform, collateral=platform, gpus=gpus)
+        # With a service, its collateral is held and renewed as that of a real platform is.
+        collateral = platform if table.pccs_url is None else open_collateral(config)
+        return Providers(quotes=platform, collateral=collateral, gpus=gpus)
     return Providers(quotes=_open_quotes(config), collateral=open_collateral(config), gpus=gpus)
 
 

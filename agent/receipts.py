@@ -32,7 +32,7 @@ from starlette.routing import Route
 
 from agent.errors import InvalidReceiptError
 from agent.journal import Journal
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.pending import decode_pending, encode_pending
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import CLOCK_TOLERANCE_S

@@ -8,6 +8,8 @@ that an epoch which stalls for weeks can still settle, every agent keeps what it
 2. A file is its content's SHA-256 and the registry's storage as a BoC. One that does not match is as if it were
    not there, with a warning, and is read anew from the chain.
 3. What belongs to no open epoch is removed.
+4. Reading one takes `FETCH_S` at most, then it counts as a chain that does not answer: whoever follows the chain waits
+   for it, and servers that answer slowly must not look like an agent that hangs (`agent.health`).
 
 Source: PROTOCOL, "Words" (threshold paragraph: its registry is the one when E is finalized), "Epoch close".
 """
@@ -27,13 +29,14 @@ from pytoniq_core import Cell
 from agent.files import write_durably
 from contracts import layout
 from contracts.chain import Chain
-from contracts.errors import ContractsError
+from contracts.errors import ChainUnavailableError, ContractsError
 from contracts.model import OpenEpoch, Participant
 from contracts.reader import PoolReader
 
 FILE_BYTES_MAX = 32 * 1024 * 1024
 KEEP_INTERVAL_S = 5.0
 RETRY_S = 60.0
+FETCH_S = 90.0
 _DIGEST_BYTES = 32
 _OWN_FILE = re.compile(r"[0-9]+-[0-9]+\.boc(\.new)?")
 
@@ -88,7 +91,12 @@ class Registries:
         if (failed := self._failed.get(file)) is not None and trio.current_time() < failed[0]:
             raise failed[1]
         try:
-            data = await self._reader.registry_data(await self._chain.block_at(epoch.finalized_s))
+            with trio.fail_after(FETCH_S):
+                data = await self._reader.registry_data(await self._chain.block_at(epoch.finalized_s))
+        except trio.TooSlowError:
+            error = ChainUnavailableError(f"it was not read within {FETCH_S:.0f} s")
+            self._failed[file] = trio.current_time() + RETRY_S, error
+            raise error from None
         except ContractsError as error:
             self._failed[file] = trio.current_time() + RETRY_S, error
             raise

@@ -92,7 +92,9 @@ def _own_texts(part: parts.OwnPart) -> list[str]:
     share = 100 * min(max(score, 0), total_score) / total_score if total_score > 0 else 0.0
     metered = "" if own["metered_tokens"] is None else f" of {own['metered_tokens']:,} metered"
     texts = [f"epoch {own['epoch']}: {own['tokens']:,} tokens credited{metered}, share {share:.1f} %"]
-    texts += [f"less, as {reason}" for reason in own["reasons"]]
+    # Where it is not known what was metered, nothing is known to be less.
+    lead = "" if own["metered_tokens"] is None else "less, as "
+    texts += [lead + reason for reason in own["reasons"]]
     if claimable_nanoton:
         texts.append(f"{ton(claimable_nanoton)} to be claimed: gpupool pool claim")
     return texts
@@ -134,7 +136,7 @@ def _peer_text(peer: parts.Peer) -> str:
     return f"{peer['role']} {'connected' if peer['connected'] else 'AWAY'}, {heard}{rtt}, {source}{errors}"
 
 
-def _pool_texts(part: parts.PoolPart) -> list[str]:
+def pool_texts(part: parts.PoolPart) -> list[str]:
     """What is out of the ordinary with the pool, and what it is about to change."""
     pool = part["pool"]
     if pool is None:
@@ -155,7 +157,7 @@ def _pool_texts(part: parts.PoolPart) -> list[str]:
     return lines
 
 
-def _policy_texts(part: parts.PoliciesPart) -> list[str]:
+def policy_texts(part: parts.PoliciesPart) -> list[str]:
     """What has to be done about the pool's policy, and until when."""
     lines = []
     for policy in part["policies"]:
@@ -193,7 +195,9 @@ def _log_texts(part: parts.LogPart) -> list[str]:
 
 def _work_texts(part: parts.WorkPart) -> list[str]:
     work = part["work"]
+    rate = work.get("tokens_per_s")
     text = f"{work['tokens']:,} tokens in {work['tasks']:,} tasks since start, log at record {work['head']}"
+    text += "" if rate is None else f"; {rate:,.1f} tokens/s in the last window"
     return ["; ".join([text, *([work["error"]] if work["error"] else [])])]
 
 
@@ -215,7 +219,7 @@ def _settled_texts(part: parts.SettledPart) -> list[str]:
     return [] if settled is None else [f"epoch {settled['epoch']}, root {settled['root'][:16]}"]
 
 
-def _books_texts(part: parts.BooksPart) -> list[str]:
+def books_texts(part: parts.BooksPart) -> list[str]:
     """The alarm, or what the sides say that are known besides the own counters."""
     books = part["reconciliation"]
     if books is None or books["alarm"]:
@@ -279,14 +283,14 @@ _PARTS: tuple[tuple[str, Any, Callable[[Any], list[str]]], ...] = (
     ("evidence", parts.EvidencePart, _evidence_texts),
     ("work", parts.WorkPart, _work_texts),
     ("source", parts.SourcesPart, _source_texts),
-    ("pool", parts.PoolPart, _pool_texts),
-    ("policy", parts.PoliciesPart, _policy_texts),
+    ("pool", parts.PoolPart, pool_texts),
+    ("policy", parts.PoliciesPart, policy_texts),
     ("entry", parts.EntryPart, _entry_texts),
     ("log", parts.LogPart, _log_texts),
     ("close", parts.ClosePart, _close_texts),
     ("settled", parts.SettledPart, _settled_texts),
     ("own part", parts.OwnPart, _own_texts),
-    ("books", parts.BooksPart, _books_texts),
+    ("books", parts.BooksPart, books_texts),
 )
 """What a line begins with, what it is read from, and its text; in the order of the screen."""
 

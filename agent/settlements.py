@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent import journal_file
 from agent.config import Config
-from agent.errors import DamagedRowError, JournalError, OperationError
+from agent.errors import DamagedRowError, OperationError
 from agent.identity import load_key
 from contracts.model import ZERO_HASH
 from gossip.errors import InvalidMessageError
@@ -90,7 +90,7 @@ class SettledEpochs:
             *_, wire = journal_file.unsealed(row)
             return isinstance(parse_record(wire, self.pool).body, CloseBody)
         except (DamagedRowError, InvalidMessageError) as error:
-            raise JournalError(journal_file.damaged(self.path, str(error))) from error
+            raise journal_file.damaged(self.path, str(error)) from error
 
     def _named(self, payload_hash: bytes, epoch: int) -> Settlement:
         query = "SELECT checkpoint, payload_hash FROM landed WHERE payload_hash = ?"
@@ -105,7 +105,7 @@ class SettledEpochs:
         try:
             return verify_checkpoint(checkpoint, payload_hash)
         except InvalidMessageError as error:
-            raise JournalError(journal_file.damaged(self.path, f"checkpoint: {error}")) from error
+            raise journal_file.damaged(self.path, f"checkpoint: {error}") from error
 
 
 @contextmanager

@@ -22,11 +22,13 @@ from dataclasses import dataclass, replace
 import trio
 
 from agent.epoch_watch import EpochWatch
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.policies import NeededPolicy, Policies, needed_policies
+from agent.pulse import Pulse
 from agent.registries import Registries
 from agent.workers import Workers
 from contracts.chain import Block, Chain
+from contracts.chain_values import ServersStanding
 from contracts.errors import ChainUnavailableError, ContractsError
 from contracts.model import (
     NANO,
@@ -107,6 +109,8 @@ class Settling:
         self._frame: EpochFrame | None = None
         self._roster_read_s = float("-inf")
         self.view = PoolView()
+        self.pulse = Pulse()
+        """The daemon's, for whoever watches its loops."""
         self.watch = EpochWatch(metrics)
         self.settled: list[Settlement] = []
 
@@ -124,8 +128,7 @@ class Settling:
                 if self.view.error is not None:
                     log.info("the chain answers again")
                 self.view.error = None
-                self._metrics.loop_advanced.set("chain", self._now_s())
-            await trio.sleep(self._poll_interval_s if self.view.error is None else RETRY_S)
+            await self.pulse.rest("chain", self._poll_interval_s if self.view.error is None else RETRY_S)
 
     async def refresh(self) -> None:
         """Read the latest block, the pool and the rewards contract, and now and then the registry.
@@ -133,6 +136,14 @@ class Settling:
         Raises:
             ContractsError: the chain does not answer, or what stands there is not the pool.
         """
+        try:
+            await self._read()
+        except ContractsError:
+            self._metrics.chain_up.set(0)
+            raise
+        self._metrics.chain_up.set(1)
+
+    async def _read(self) -> None:
         view, block = self.view, await self._chain.head()
         state, rewards = await self._reader.state(block), await self._reader.rewards(block)
         if trio.current_time() - self._roster_read_s >= self._roster_interval_s:
@@ -143,7 +154,7 @@ class Settling:
             self._compare_clocks(block)
         view.state, view.rewards, view.block = state, rewards, block
         self._policies.turn_to(rewards.running.terms.policy_hash)
-        self._note_missing(needed_policies(state, rewards))
+        self._note_missing(needed_policies(state, rewards), rewards.current_epoch)
         self._metrics.pool_paused.set(state.is_paused(block.time_s))
         if view.balance_nanoton is not None:
             self._metrics.wallet_balance.set(view.balance_nanoton / NANO)
@@ -153,6 +164,7 @@ class Settling:
     def _compare_clocks(self, block: Block) -> None:
         """Hold the local clock against a block that is new: it was made moments ago."""
         ahead_s = self._now_s() - block.time_s
+        self._metrics.clock_offset.set(ahead_s)
         off = None
         if abs(ahead_s) > CLOCK_OFF_MAX_S:
             side = "ahead of" if ahead_s > 0 else "behind"
@@ -166,8 +178,8 @@ class Settling:
             log.info("the clock agrees with the chain's again")
         self.view.clock = off
 
-    def _note_missing(self, needed: tuple[NeededPolicy, ...]) -> None:
-        """Say which policy documents have to be got, each once."""
+    def _note_missing(self, needed: tuple[NeededPolicy, ...], epoch: int) -> None:
+        """Say which policy documents have to be got, each once; `epoch` is the one that runs."""
         missing = [policy for policy in needed if policy.policy_hash not in self._policies]
         for policy in missing:
             if policy.policy_hash not in self._missing:
@@ -179,7 +191,8 @@ class Settling:
                     policy.policy_hash.hex(),
                 )
         self._missing = frozenset(policy.policy_hash for policy in missing)
-        self._metrics.policies_missing.set(len(missing))
+        now = sum(policy.epoch is not None and policy.epoch <= epoch for policy in missing)
+        self._metrics.policies_missing.replace({"now": now, "soon": len(missing) - now})
 
     async def _tell(self, node: Node) -> None:
         view = self.view
@@ -249,6 +262,10 @@ class Settling:
         if obstacle is not None and obstacle != self.view.obstacle:
             log.error("%s", obstacle)
         self.view.obstacle = obstacle
+
+    def servers(self) -> ServersStanding:
+        """How the liteservers stand."""
+        return self._chain.servers()
 
     @property
     def frame(self) -> EpochFrame | None:

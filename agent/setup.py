@@ -4,18 +4,20 @@
 2. Then come the keys, the journal, and last the config: while there is none, init may be run again, and goes
    on with the keys and the journal that are there.
 3. A journal of another key or pool is refused, like everywhere.
-4. A new journal for a key that was there before does not know what the key signed: its agent asks the operators.
+4. The policy is copied beside the config: all that an agent is made of stands in one folder.
+5. A new journal for a key that was there before does not know what the key signed: its agent asks the operators.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.config import Config, parse_config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, JournalError
+from agent.files import give_to_folders_owner, write_new
 from agent.identity import create_key, load_key
 from agent.journal import create_journal, open_journal
 from contracts.signing import SigningKey
@@ -64,28 +66,47 @@ class NewAgent:
     wallet_key: SigningKey
 
 
-def init_agent(directory: Path, answers: Answers) -> NewAgent:
-    """Make keys, journal and config in `directory`.
+def init_agent(directory: Path, answers: Answers, *, has_policy_copied: bool = False) -> NewAgent:
+    """Make keys, journal and config in `directory`; also a copy of the policy, if that is asked for.
 
     Raises:
-        ConfigError: a config is there already, an answer is not allowed in one, or it cannot be written.
+        ConfigError: a config or another policy is there already, an answer is not allowed in a config, or a file cannot
+            be read or written.
         KeyFileError, JournalError: a key or the journal cannot be made, or belongs to something else.
     """
     path = directory / CONFIG_NAME
     if path.exists():
         raise ConfigError(f"{path}: exists already; edit it, or name another --dir")
+    source = Path(answers.policy_file)
+    if has_policy_copied:
+        answers = replace(answers, policy_file=source.name)
     text = config_text(answers)
     config = parse_config(text, path)
+    if has_policy_copied:
+        _copy_policy(source, directory / source.name)
     is_key_new = not (directory / NODE_KEY_NAME).exists()
     node, wallet = make_keys(directory)
     _make_journal(config, node, is_key_new=is_key_new)
     draft = path.with_suffix(".new")
     try:
-        draft.write_text(text)
+        draft.write_text(text, encoding="utf-8")
         draft.rename(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return NewAgent(config=config, node_key=node, wallet_key=wallet)
+
+
+def _copy_policy(source: Path, target: Path) -> None:
+    """Keep the policy beside the config, where the service can read it and a backup finds its place."""
+    try:
+        content = source.read_bytes()
+        if target.exists() and target.read_bytes() == content:
+            return
+        write_new(target, content, mode=0o644)
+    except FileExistsError:
+        raise ConfigError(f"{target}: another policy stands there already; move it away") from None
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be copied from {source}: {error.strerror}") from error
 
 
 def make_keys(directory: Path) -> tuple[SigningKey, SigningKey]:
@@ -107,16 +128,25 @@ def fresh_journal(config: Config) -> None:
         KeyFileError: the node key cannot be read.
     """
     node = load_key(config.resolve(config.identity.node_key_file))
-    create_journal(config.journal_file, node_key=node.public, pool=_pool(config), is_key_new=False)
+    new_journal(config, node.public, is_key_new=False)
+
+
+def new_journal(config: Config, node_key: bytes, *, is_key_new: bool) -> None:
+    """Make an empty journal for this node key (32 bytes), its folder's owner's. Raises `JournalError`."""
+    path = config.journal_file
+    create_journal(path, node_key=node_key, pool=_pool(config), is_key_new=is_key_new)
+    try:
+        give_to_folders_owner(path)
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be given to its folder's owner: {error.strerror}") from error
 
 
 def _make_journal(config: Config, node: SigningKey, *, is_key_new: bool) -> None:
     """A new journal, unless the one of this very key and pool is there: from an init that was cut short."""
-    pool = _pool(config)
     if config.journal_file.exists():
-        open_journal(config.journal_file, node_key=node.public, pool=pool).close()
+        open_journal(config.journal_file, node_key=node.public, pool=_pool(config)).close()
     else:
-        create_journal(config.journal_file, node_key=node.public, pool=pool, is_key_new=is_key_new)
+        new_journal(config, node.public, is_key_new=is_key_new)
 
 
 def _pool(config: Config) -> PoolId:

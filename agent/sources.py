@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import trio
 
 from agent.config import Config
+from agent.http_read import no_cookies
 from agent.meter.cocoon import PORT, PORT_STEP, CocoonSource
 from agent.meter.engine import EngineSource
 from agent.meter.nvml import NvmlSource
@@ -24,9 +24,7 @@ from agent.meter.sources import MeterSource
 @asynccontextmanager
 async def open_sources(config: Config) -> AsyncIterator[list[MeterSource]]:
     """Open the sources, engines first; they close with the block."""
-    # One client asks all of them, and a jar that took cookies would be without bound, and the same for all ports.
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, cookies=no_cookies) as client:
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, cookies=no_cookies()) as client:
         sources: list[MeterSource] = []
         if config.engine is not None:
             sources += [EngineSource(client, url=url, instance=i) for i, url in enumerate(config.engine.urls)]

@@ -5,7 +5,7 @@ Nothing here decides what is paid: the tally does (`gossip.coverage`); this says
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +103,25 @@ def settled_evidence(
 
 
 def place_taken_by(
-    node_key: bytes, standings: Mapping[bytes, Standing], base: Base, *, nodes_max: int, now_s: int
+    node_key: bytes,
+    standings: Mapping[bytes, Standing],
+    base: Base,
+    *,
+    registered: Collection[bytes],
+    nodes_max: int,
+    now_s: int,
 ) -> Holder | None:
-    """Who holds the place on this node's machine, if others hold all there are (`work.machine_nodes_max`), or a GPU."""
+    """Who holds the place on this node's machine, if others hold all there are (`work.machine_nodes_max`), or a GPU.
+
+    Only keys that are `registered` hold one; the key that this node's took the place of in the registry is none.
+    """
     own = standings.get(node_key)
     if own is None or own.machine is None:
         return None
     in_force = {
         key: [window for window in reading.evidence if window.until_s >= now_s]
         for key, reading in base.readings.items()
+        if key in registered
     }
     holders = [key for key, windows in in_force.items() if any(w.machine == own.machine for w in windows)]
     if node_key not in holders and len(holders) >= nodes_max:

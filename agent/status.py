@@ -5,22 +5,21 @@ Built anew for each question from the services' own state; nothing here decides 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from agent.gossiping import Gossiping
 from agent.measuring import sources_value
-from agent.metrics import Metrics
+from agent.memory import memory_use
 from agent.policies import needed_policies
 from agent.screens import ton_exact
 from agent.settling import Settling
 from agent.standings import Holder, place_taken_by, settled_evidence
-from agent.verdicts import Verdicts
-from contracts.model import NANO, CertificateKind, Participant, ParticipantStatus, PoolState
-from gossip.coverage import BARRED
+from agent.versions import peer_value, versions_value
+from contracts.model import CertificateKind, Participant, ParticipantStatus, PoolState
 from gossip.node import Node
 from gossip.records import Unit
 
@@ -30,6 +29,13 @@ if TYPE_CHECKING:
 
 def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
     """The whole status; parts that are not up yet are None."""
+    own = own_status(agent, now_s)
+    evidence = {**own["evidence"], **_evidence_of_others(agent, now_s)}
+    return {**own, "evidence": evidence, "peers": _peers(agent.gossiping)}
+
+
+def own_status(agent: Agent, now_s: int) -> dict[str, Any]:
+    """The status without what is said of each other participant: it does not grow with the pool."""
     node, gossiping = agent.node, agent.gossiping
     return {
         "version": agent.version,
@@ -38,6 +44,8 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "node_key": agent.key.public.hex(),
         "is_registered": agent.entry is not None,
         "is_own_log_known": agent.is_own_log_known,
+        "clock_step_back": asdict(agent.measuring.clock.last) if agent.measuring.clock.last is not None else None,
+        "memory": _memory(),
         "chain": _chain(agent.settling, now_s),
         "pool": _pool(agent.settling),
         "policies": _policies(agent),
@@ -48,10 +56,10 @@ def agent_status(agent: Agent, now_s: int) -> dict[str, Any]:
         "own": agent.books.own,
         "reconciliation": agent.books.reconciliation.value() if agent.books.reconciliation is not None else None,
         "claimable_nanoton": _claimable_nanoton(agent),
-        "peers": _peers(gossiping),
         "not_dialled": gossiping.not_dialled() if gossiping is not None else {},
         "dialled_at": list(gossiping.own_addresses()) if gossiping is not None else None,
         "reach": _reach(gossiping),
+        "versions": _versions(gossiping, now_s),
         "close": _close(node),
         "settled": _settled(agent.settling, node),
         "drops": dict(node.drops) if node is not None else {},
@@ -73,54 +81,27 @@ def not_earning(entry: Participant | None, state: PoolState) -> str | None:
     return None
 
 
-def update_entry_metrics(metrics: Metrics, entry: Participant | None) -> None:
-    """Bring the metrics of the own registry entry up to date."""
-    metrics.earning.set(entry is not None and entry.status not in BARRED)
-    metrics.stake.set(entry.stake_nanoton / NANO if entry is not None else 0)
-    metrics.slashed_held.set(entry.held_nanoton / NANO if entry is not None else 0)
-
-
-def update_metrics(metrics: Metrics, node: Node, gossiping: Gossiping, verdicts: Verdicts, now_s: int) -> None:
-    """Bring the metrics that follow other state up to date; called every few seconds."""
-    metrics.dropped.follow(node.drops)
-    metrics.transport_events.follow(gossiping.transport.counters)
-    metrics.records.follow(node.placed)
-    refusals = [standing.refusal(now_s) for standing in verdicts.standings.values()]
-    settled = settled_evidence(node.registered, verdicts.standings, node.machine.base, now_s)
-    metrics.evidence_held.set(refusals.count(None) + len(settled))
-    metrics.evidence_refused.set(Counter(refusal.code for refusal in refusals if refusal is not None))
-    peers = gossiping.transport.peers()
-    metrics.peers.set(sum(peer.connected for peer in peers))
-    reached, total = gossiping.reach()
-    metrics.reachable_weight.set(reached)
-    metrics.operators_weight.set(total)
-    for peer in peers:
-        name = peer.node_key.hex()[:16]
-        if not peer.in_roster:
-            metrics.peer_last_heard.forget(name)
-        elif peer.last_heard_s is not None:
-            metrics.peer_last_heard.set(name, now_s - (trio.current_time() - peer.last_heard_s))
-    metrics.log_head.set(node.logs[node.key.public].head.seq)
-    progress = node.machine.progress()
-    metrics.view.set(0 if progress is None or progress.view is None else progress.view)
-    metrics.attested_weight.set(0 if progress is None else progress.attested_weight)
-    if progress is not None:
-        metrics.quorum_weight.set(2 * progress.total_weight // 3 + 1)
-
-
 def _evidence(agent: Agent, now_s: int) -> dict[str, Any]:
-    """Own evidence and that of the others; who has none at all, and who holds the place on this machine."""
-    value = agent.attesting.status(agent.key.public, now_s)
+    """Own evidence, and who holds the place on this machine."""
+    holder = place_holder(agent, now_s)
+    return {
+        **agent.attesting.status(agent.key.public, now_s),
+        "place_taken_by": None if holder is None else holder.node_key.hex(),
+        "is_gpu_taken": holder is not None and holder.is_gpu,
+    }
+
+
+def _evidence_of_others(agent: Agent, now_s: int) -> dict[str, Any]:
+    """How the others' evidence stands: judged since the start, as settled, or none at all."""
     standings = agent.verdicts.standings
     participants = agent.settling.view.participants if agent.settling is not None else ()
     others = [p.node_key for p in participants if p.node_key != agent.key.public]
     settled = settled_evidence(others, standings, agent.node.machine.base, now_s) if agent.node is not None else {}
-    value["settled"] = {key.hex(): until_s for key, until_s in settled.items()}
-    value["missing"] = [key.hex() for key in others if key not in standings and key not in settled]
-    holder = place_holder(agent, now_s)
-    value["place_taken_by"] = None if holder is None else holder.node_key.hex()
-    value["is_gpu_taken"] = holder is not None and holder.is_gpu
-    return value
+    return {
+        "peers": {key.hex(): each.value(now_s) for key, each in sorted(standings.items()) if key != agent.key.public},
+        "settled": {key.hex(): until_s for key, until_s in settled.items()},
+        "missing": [key.hex() for key in others if key not in standings and key not in settled],
+    }
 
 
 def place_holder(agent: Agent, now_s: int) -> Holder | None:
@@ -128,8 +109,14 @@ def place_holder(agent: Agent, now_s: int) -> Holder | None:
     if agent.node is None:
         return None
     nodes_max = agent.policies.in_force.work.machine_nodes_max
-    base = agent.node.machine.base
-    return place_taken_by(agent.key.public, agent.verdicts.standings, base, nodes_max=nodes_max, now_s=now_s)
+    base, registered = agent.node.machine.base, agent.node.registered
+    standings = agent.verdicts.standings
+    return place_taken_by(agent.key.public, standings, base, registered=registered, nodes_max=nodes_max, now_s=now_s)
+
+
+def _memory() -> dict[str, Any] | None:
+    use = memory_use()
+    return None if use is None else asdict(use)
 
 
 def _chain(settling: Settling | None, now_s: int) -> dict[str, Any] | None:
@@ -223,6 +210,7 @@ def _work(agent: Agent, node: Node | None) -> dict[str, Any]:
         "source": work.source,
         "tokens": measured.amount(work.kind, work.token_units),
         "tasks": measured.amount(work.kind, [Unit.TASK]),
+        "tokens_per_s": measured.rate(work.kind, work.token_units),
         "windows": measured.windows,
         "sampled_s": max((view.sampled_s for view in views if view.sampled_s is not None), default=None),
         "error": agent.measuring.measured.error_of(work.kind),
@@ -244,6 +232,7 @@ def _peers(gossiping: Gossiping | None) -> list[dict[str, Any]]:
             "heard_ago_s": round(now - peer.last_heard_s, 1) if peer.last_heard_s is not None else None,
             "rtt_ms": round(peer.rtt_s * 1000, 1) if peer.rtt_s is not None else None,
             "dial_errors": list(peer.dial_errors),
+            **peer_value(gossiping.acquaintances, peer.node_key),
         }
         for peer in gossiping.transport.peers()
     ]
@@ -263,6 +252,13 @@ def _reach(gossiping: Gossiping | None) -> dict[str, int] | None:
     return {"weight": weight, "total_weight": total}
 
 
+def _versions(gossiping: Gossiping | None, now_s: int) -> dict[str, Any] | None:
+    """Of which version this agent and the others are, and whether another host uses its key."""
+    if gossiping is None:
+        return None
+    return versions_value(gossiping.acquaintances, gossiping.roster, now_s)
+
+
 def _close(node: Node | None) -> Mapping[str, Any] | None:
     progress = node.machine.progress() if node is not None else None
     if progress is None:
@@ -276,6 +272,9 @@ def _close(node: Node | None) -> Mapping[str, Any] | None:
         "total_weight": progress.total_weight,
         "certified": progress.certified,
         "waiting_for": progress.waiting_for,
+        "leader": None if progress.leader is None else progress.leader.hex(),
+        "unseen": [key.hex() for key in progress.unseen],
+        "unattested": [key.hex() for key in progress.unattested],
     }
 
 

@@ -33,6 +33,10 @@ class Chain(TypedDict):
     age_s: Whole | None
     epoch: Whole | None
     clock: str | None
+    epoch_end_s: NotRequired[Time | None]
+    open_epochs: NotRequired[list[Whole]]
+    participants: NotRequired[Whole]
+    wallet_nanoton: NotRequired[Whole | None]
 
 
 class ChainPart(TypedDict):
@@ -55,10 +59,13 @@ class Reach(TypedDict):
     total_weight: Whole
 
 
-class PeersPart(TypedDict):
-    peers: list[Peer]
+class ReachPart(TypedDict):
     reach: Reach | None
     not_dialled: dict[str, str]
+
+
+class PeersPart(ReachPart):
+    peers: list[Peer]
 
 
 class Error(TypedDict):
@@ -71,24 +78,36 @@ class Standing(TypedDict):
     error: NotRequired[Error | None]
     valid_until_s: NotRequired[Time]
     tcb_status: NotRequired[str]
+    advisories: NotRequired[list[str]]
     measurement: NotRequired[str]
+    machine: NotRequired[str]
+    gpus: NotRequired[Whole]
 
 
 class CollateralError(TypedDict):
     message: str
 
 
-class Evidence(TypedDict):
+class OwnEvidence(TypedDict):
     valid: bool
     valid_until_s: Time | None
     alarm: str | None
     collateral_error: CollateralError | None
     own: Standing | None
+    place_taken_by: str | None
+    is_gpu_taken: NotRequired[bool]
+
+
+class Evidence(OwnEvidence):
+    """With that of the others."""
+
     peers: dict[str, Standing]
     settled: dict[str, Time]
     missing: list[str]
-    place_taken_by: str | None
-    is_gpu_taken: NotRequired[bool]
+
+
+class OwnEvidencePart(TypedDict):
+    evidence: OwnEvidence
 
 
 class EvidencePart(TypedDict):
@@ -99,6 +118,7 @@ class EvidencePart(TypedDict):
 class Work(TypedDict):
     tokens: Whole
     tasks: Whole
+    tokens_per_s: NotRequired[float | None]
     head: Whole | None
     error: str | None
 
@@ -113,6 +133,8 @@ class Source(TypedDict):
     provenance: str | None
     error: str | None
     notes: list[str]
+    sampled_s: NotRequired[Time | None]
+    gauges: NotRequired[dict[str, float]]
 
 
 class SourcesPart(TypedDict):
@@ -179,6 +201,10 @@ class Close(TypedDict):
     total_weight: Whole
     certified: bool
     waiting_for: Whole
+    operators: NotRequired[Whole]
+    leader: NotRequired[str | None]
+    unseen: NotRequired[list[str]]
+    unattested: NotRequired[list[str]]
 
 
 class ClosePart(TypedDict):
@@ -202,6 +228,7 @@ class Own(TypedDict):
     metered_tokens: Whole | None
     score: int
     total_score: int
+    earned_nanoton: NotRequired[Whole]
     reasons: list[str]
 
 

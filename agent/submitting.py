@@ -24,7 +24,7 @@ import trio
 
 from agent.certificates import fewest
 from agent.errors import OperationError
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.trace import RefusedError, Trace, new_query_id
 from contracts import certificate, fees, layout
 from contracts.chain import Block, Chain
@@ -71,7 +71,7 @@ class Submitting:
             log.warning("could not %s epoch %d, trying again at the next turn: %s", what, epoch, error)
         else:
             log.info("%s epoch %d: %s", what, epoch, outcome)
-        self._metrics.sent.labels(what, outcome).inc()
+        self._metrics.sent.inc((what, outcome))
 
     async def finalize(self, epoch: int) -> str:
         """Close the running epoch, unless that was done; returns what became of it, in two or three words.

@@ -30,7 +30,7 @@ class Trace:
         self._contracts = contracts
         self._query_id = query_id
         self._seen: dict[Address, int] = {}
-        self._taken: set[Address] = set()
+        self._taken: dict[Address, TransactionSummary] = {}
 
     async def begin(self) -> None:
         """Note how far each contract is; what it did before is not looked at."""
@@ -39,6 +39,13 @@ class Trace:
 
     async def is_taken_by(self, contract: Address) -> bool:
         """Whether this contract took the message, or what followed from it.
+
+        Raises: as `taken_by`.
+        """
+        return await self.taken_by(contract) is not None
+
+    async def taken_by(self, contract: Address) -> TransactionSummary | None:
+        """The transaction by which this contract took the message, or what followed from it; None if it did not yet.
 
         Raises:
             RefusedError: one of the contracts refused.
@@ -49,8 +56,8 @@ class Trace:
             for transaction in await self._new_ones(address):
                 if transaction.in_query_id == self._query_id:
                     require_taken(transaction, name)
-                    self._taken.add(address)
-        return contract in self._taken
+                    self._taken.setdefault(address, transaction)
+        return self._taken.get(contract)
 
     async def _new_ones(self, address: Address) -> list[TransactionSummary]:
         """What the contract did since the last look, oldest first."""

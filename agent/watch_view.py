@@ -15,7 +15,7 @@ from rich.text import Text
 from agent.doctor.facts import Maybe, Unknown
 from agent.doctor.findings import Finding, Severity
 from agent.doctor.screen import COLOURS, finding_lines
-from agent.doctor.status_form import ChainForm, CloseForm, EvidenceForm, SourceForm, Status
+from agent.doctor.status_form import ChainForm, CloseForm, EvidenceForm, SourceForm, Status, WorkForm
 from agent.screens import ton
 from agent.texts import legible
 
@@ -57,6 +57,7 @@ def _lines(frame: Frame) -> Iterator[tuple[str, Text]]:
             yield "agent", _agent(status)
         yield "chain", _chain(status.chain, frame.now_s)
         yield "evidence", _evidence(status.evidence, frame.now_s)
+        yield "work", _work(status.work)
         yield from _sources(status.sources, frame.now_s)
         yield "peers", _peers(status)
         yield "close", _close(status.close)
@@ -106,6 +107,14 @@ def _evidence(evidence: Maybe[EvidenceForm], now_s: int) -> Text:
         what = "a GPU that this host proves" if evidence.is_gpu_taken else "this machine"
         text.append(f"; {legible(evidence.place_taken_by[:16])} holds the place on {what}", "red")
     return text
+
+
+def _work(work: Maybe[WorkForm]) -> Text:
+    if isinstance(work, Unknown):
+        return _unknown(work)
+    rate = "no window closed yet" if work.tokens_per_s is None else f"{work.tokens_per_s:,.1f} tokens/s"
+    text = Text(rate, "bold").append(f"; {work.tokens:,} tokens in {work.tasks:,} tasks since start", "not bold")
+    return text.append(f"; {legible(work.error)}", "red") if work.error else text
 
 
 def _sources(sources: Maybe[list[SourceForm]], now_s: int) -> Iterator[tuple[str, Text]]:

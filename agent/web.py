@@ -1,4 +1,4 @@
-"""The agent's HTTP listener: metrics, health, readiness and status, for the operator of this host alone.
+"""The agent's HTTP listener: metrics, health, status and the status page, for the operator of this host alone.
 
 Decides who may ask: nobody but this host, unless the operator says otherwise, and no page in its browser.
 Requests are untrusted.
@@ -8,42 +8,53 @@ Requests are untrusted.
    127.0.0.1 must not read this listener.
 3. The pages here take GET and HEAD only, and change no state. Receipts come in at a listener of their own, to which the
    first two rules apply as well (`agent.receipts`).
-4. `/-/healthy` says whether the process does its work (a supervisor restarts it if not), `/-/ready` whether
+4. Nor does a page of another site get anything out of it: an answer says so to browsers (`_HEADERS`), and what one
+   asks on behalf of another site is refused, unless somebody follows a link.
+5. `/-/healthy` says whether the process does its work (a supervisor restarts it if not), `/-/ready` whether
    the pool can count on it now. Both give the reason in one line.
+
+Elsewhere: connections and their limits (`agent.http_serve`), what the status page shows (`agent.page`).
+
+Source: Fetch Metadata Request Headers (W3C); Fetch, "Cross-Origin-Resource-Policy header".
 """
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import trio
-from hypercorn.config import Config, Sockets
-from hypercorn.trio.run import worker_serve
-from hypercorn.typing import Framework
-from hypercorn.utils import wrap_app
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.errors import ConfigError, PortInUseError
+from agent.http_serve import serve_app
+from agent.page.document import CONTENT_SECURITY_POLICY
 
 if TYPE_CHECKING:
     # The stubs of trio-typing, which libp2p brings, hide trio's own types from the type checker.
     from trio_typing import TaskStatus
 
-_GRACE_S = 1
-_READ_TIMEOUT_S = 10
 _BACKLOG = 64
+_ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "page.svg": "image/svg+xml"}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +73,8 @@ class Probes:
     healthy: Callable[[], str | None]
     ready: Callable[[], str | None]
     status: Callable[[], Mapping[str, Any]]
+    page: Callable[[], Awaitable[str]]
+    """The status page."""
     checkpoint: Callable[[bytes | None], bytes | None] = lambda payload_hash: None
     """Bytes of the settlement with this payload hash, or of the last one; may block for as long as the disk takes."""
 
@@ -109,6 +122,9 @@ def web_app(registry: CollectorRegistry, probes: Probes) -> ASGIApp:
     async def status(_: Request) -> Response:
         return JSONResponse(dict(probes.status()))
 
+    async def page(_: Request) -> Response:
+        return HTMLResponse(await probes.page(), headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
     async def checkpoint(request: Request) -> Response:
         """The last settlement, or `?payload_hash=<64 hex digits>`: what a claim is proved from."""
         wanted = request.query_params.get("payload_hash")
@@ -122,13 +138,50 @@ def web_app(registry: CollectorRegistry, probes: Probes) -> ASGIApp:
         return Response(data, media_type="application/octet-stream")
 
     pages = {
+        "/": page,
+        **{f"/{name}": _asset(name, media_type) for name, media_type in _ASSETS.items()},
         "/metrics": metrics,
         "/-/healthy": healthy,
         "/-/ready": ready,
         "/-/status": status,
         "/-/checkpoint": checkpoint,
     }
-    return Starlette(routes=[Route(path, page, methods=["GET"]) for path, page in pages.items()])
+    routes = [Route(path, answer, methods=["GET"]) for path, answer in pages.items()]
+    return OwnSite(Starlette(routes=routes, exception_handlers={404: _no_such_page}))
+
+
+async def _no_such_page(_: Request, __: Exception) -> Response:
+    return PlainTextResponse("no such page here\n", status_code=404)
+
+
+def _asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    content = files("agent.page").joinpath("assets", name).read_bytes()
+
+    async def asset(_: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return asset
+
+
+class OwnSite:
+    """Keep other sites in the same browser out (rule 4)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        app = self._app
+        if scope["type"] == "http":
+            asked = Headers(scope=scope)
+            is_ours = asked.get("sec-fetch-site", "none") in ("none", "same-origin")
+            if not is_ours and asked.get("sec-fetch-dest") != "document":
+                app = PlainTextResponse("This listener does not serve other sites.\n", status_code=403)
+        await app(scope, receive, send_closed)
 
 
 class OnlyFor:
@@ -172,37 +225,6 @@ def bind(config: WebConfig) -> socket.socket:
         raise ConfigError(f"cannot listen on {address} port {config.port}: {error.strerror}") from error
     listener.setblocking(False)
     return listener
-
-
-async def serve_app(
-    app: ASGIApp, listener: socket.socket, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Serve an ASGI application on a bound socket until cancelled, then for a moment more to finish answers."""
-    config = Config()
-    config.loglevel = "WARNING"
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.graceful_timeout = _GRACE_S
-    config.read_timeout = _READ_TIMEOUT_S
-    config.include_server_header = False
-    sockets = Sockets(secure_sockets=[], insecure_sockets=[listener], quic_sockets=[])
-    wrapped = wrap_app(cast(Framework, app), config.wsgi_max_body_size, "asgi")
-    serve = partial(worker_serve, wrapped, config, sockets=sockets)
-    stop = trio.Event()
-    # Shielded, so that a cancellation reaches the server as a request to stop; the deadline bounds its answer.
-    last_moment = trio.CancelScope(shield=True)
-
-    async def serve_until_stopped() -> None:
-        with last_moment:
-            await serve(shutdown_trigger=stop.wait)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_until_stopped)
-        task_status.started()
-        try:
-            await trio.sleep_forever()
-        finally:
-            stop.set()
-            last_moment.deadline = trio.current_time() + 2 * _GRACE_S
 
 
 def _verdict(reason: str | None) -> Response:

@@ -43,6 +43,8 @@ def read_bytes(path: Path, most: int) -> bytes:
     """
     try:
         if path == STDIN:
+            if sys.stdin is None:
+                raise ConfigError("-: cannot be read: standard input is closed")
             return sys.stdin.buffer.read(most + 1)
         with path.open("rb") as file:
             return file.read(most + 1)

@@ -1,41 +1,11 @@
-"""The command line of `gpupool attest`: all verbs in the order of its help, and the parser built of them.
-
-A verb's function is named as "module.function" of this package and imported when it runs. An error of attestation
-is said in one line, with what helps; with `--json` as an object with its code.
-"""
+"""The command line of `gpupool attest`: all verbs in the order of its help."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
-from agent.errors import ConfigError
-from agent.output import EXIT_FAILED, note, say
-from agent.pool.parser import Verbs
-from agent.pool.values import legible
-from agent.pool.verb import Argument, arg
-from attestation.errors import AttestationError
-
-_HELP_WIDTH = 80
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verb:
-    """One verb. `run` is "module.function" of this package; `example` follows the name; `detail` is in its own help."""
-
-    name: str
-    run: str
-    summary: str
-    example: str
-    detail: str = ""
-    arguments: tuple[Argument, ...] = ()
-    has_config: bool = False
-
+from agent.verbs import Verb, Verbs, add_family, add_verbs, arg
 
 _QUOTE = arg("quote", type=Path, metavar="QUOTE", help='a quote: binary, hex or base64; "-" is standard input')
 _ANY = arg("file", type=Path, metavar="FILE", help='binary, hex, base64, PEM or JSON; "-": standard input')
@@ -46,7 +16,7 @@ _DIR = arg("--dir", type=Path, metavar="DIR", help="folder of the collateral (de
 VERBS = (
     Verb(
         name="verify",
-        run="verifying.verify",
+        run="agent.attest.verifying.verify",
         summary="verify a quote, appraise it by a policy",
         detail="Exit code 0 if it is authentic (and, with --policy, allowed), 1 if it is refused. Without --policy "
         "nothing says that it is allowed, whatever its TCB status.",
@@ -62,26 +32,29 @@ VERBS = (
             arg("--gpu-chain", type=Path, metavar="FILE", help="--gpu is a report alone: its certificates (PEM)"),
             arg("--gpu-nonce", metavar="HEX", help="what the GPUs must have signed, 32 bytes (default: not checked)"),
         ),
+        has_config=False,
     ),
     Verb(
         name="show",
-        run="showing.show",
+        run="agent.attest.showing.show",
         summary="show what is in a file; verify nothing",
         detail="Recognised are a quote, collateral, a bundle of it, certificates, a GPU's report or evidence.",
         example="quote.bin",
         arguments=(_ANY,),
+        has_config=False,
     ),
     Verb(
         name="pin",
-        run="showing.pin",
+        run="agent.attest.showing.pin",
         summary="print the table of a policy that a file is pinned by; verify nothing",
         detail="Of a quote, a guest's certificate, a GPU's report or evidence. Pin what you trust only.",
         example='quote.bin --name "worker image 1.0"',
         arguments=(_ANY, arg("--name", required=True, metavar="NAME", help="of the entry, 1 to 128 characters")),
+        has_config=False,
     ),
     Verb(
         name="quote",
-        run="quoting.quote",
+        run="agent.attest.quoting.quote",
         summary="make a quote on this machine, for a trial",
         detail="It goes to --out, or in hex to standard output; what is in it, to standard error.",
         example="--provider configfs --out quote.bin",
@@ -95,33 +68,35 @@ VERBS = (
             arg("--out", type=Path, metavar="FILE", help="write it there (default: hex on standard output)"),
             arg("--gpu", action="store_true", help="have the GPUs report, too: into the file of --out with .gpu added"),
         ),
-        has_config=True,
     ),
     Verb(
         name="policy check",
-        run="policy_verbs.check",
+        run="agent.attest.policy_verbs.check",
         summary="is a file a policy, and what is dangerous in it",
         detail="Exit code 0 if it is one, also a dangerous one, and 1 if it is none.",
         example="policy.toml",
         arguments=(_POLICY,),
+        has_config=False,
     ),
     Verb(
         name="policy hash",
-        run="policy_verbs.policy_hash",
+        run="agent.attest.policy_verbs.policy_hash",
         summary="print the hash that the pool commits to on chain",
         example="policy.toml",
         arguments=(_POLICY,),
+        has_config=False,
     ),
     Verb(
         name="policy explain",
-        run="policy_verbs.explain",
+        run="agent.attest.policy_verbs.explain",
         summary="say what each option of a policy lets in",
         example="policy.toml",
         arguments=(_POLICY,),
+        has_config=False,
     ),
     Verb(
         name="collateral fetch",
-        run="collateral_verbs.fetch",
+        run="agent.attest.collateral_verbs.fetch",
         summary="fetch the collateral for a quote",
         detail="From Intel's service, or a cache of it (PCCS); it is verified before it is kept.",
         example="quote.bin --update early --out collateral.json",
@@ -139,19 +114,17 @@ VERBS = (
             _DIR,
             _ROOT,
         ),
-        has_config=True,
     ),
     Verb(
         name="collateral export",
-        run="collateral_verbs.export",
+        run="agent.attest.collateral_verbs.export",
         summary="write what is held into a file, for other hosts",
         example="--out collateral.bundle",
         arguments=(arg("--out", required=True, type=Path, metavar="FILE", help="the bundle to write"), _DIR, _ROOT),
-        has_config=True,
     ),
     Verb(
         name="collateral import",
-        run="collateral_verbs.import_bundle",
+        run="agent.attest.collateral_verbs.import_bundle",
         summary="take over the collateral of a bundle, or a single one",
         detail="What does not verify, or is older than that held, is refused, line by line: then the exit code is 1.",
         example="collateral.bundle",
@@ -161,34 +134,34 @@ VERBS = (
             _DIR,
             _ROOT,
         ),
-        has_config=True,
     ),
     Verb(
         name="collateral list",
-        run="collateral_verbs.list_held",
+        run="agent.attest.collateral_verbs.list_held",
         summary="show which collateral is held, and until when",
         example="--dir /var/lib/gpupool/collateral",
         arguments=(_DIR, _ROOT),
-        has_config=True,
     ),
     Verb(
         name="platform",
-        run="platform_verb.platform",
+        run="agent.attest.platform_verb.platform",
         summary="make a TDX machine in software, for a development network",
         detail="It proves nothing, and public networks refuse it. `gpupool init` takes its folder and its root.",
-        example="/tmp/host/platform --root-dir /tmp/net/tdx-root",
+        example="host/platform --root-dir net/tdx-root",
         arguments=(
             arg("dir", type=Path, metavar="DIR", help="folder of the new machine"),
             arg("--root-dir", required=True, type=Path, metavar="DIR", help="folder of the network's root"),
             arg("--new-root", action="store_true", help="make that root, too"),
         ),
+        has_config=False,
     ),
     Verb(
         name="gpu",
-        run="gpu_verb.gpu",
+        run="agent.attest.gpu_verb.gpu",
         summary="show whether the GPUs are in confidential mode",
         detail="As the driver says; exit code 1 if none can be used.",
         example="--json",
+        has_config=False,
     ),
 )
 
@@ -197,65 +170,10 @@ _FAMILIES = {"policy": "look into a policy document", "collateral": "fetch colla
 
 def add_attest(verbs: Verbs[argparse.ArgumentParser], default_config: Path) -> None:
     """Add `attest` and all below it to the command line."""
-    attest = verbs.add_parser(
+    own = add_family(
+        verbs,
         "attest",
-        help="verify and make quotes; look into policies, collateral and GPUs",
-        description="Attestation from the command line. Each has --help with an example.",
+        "verify and make quotes; look into policies, collateral and GPUs",
+        "Attestation from the command line. Each has --help with an example.",
     )
-    own = attest.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    families: dict[str, Verbs[argparse.ArgumentParser]] = {}
-    for verb in VERBS:
-        first, _, second = verb.name.partition(" ")
-        if second and first not in families:
-            family = own.add_parser(first, help=_FAMILIES[first])
-            families[first] = family.add_subparsers(title="commands", required=True, metavar="COMMAND")
-        _add(families[first] if second else own, second or first, verb, default_config)
-
-
-def _add(verbs: Verbs[argparse.ArgumentParser], word: str, verb: Verb, default_config: Path) -> None:
-    parser = verbs.add_parser(
-        word,
-        help=verb.summary,
-        description=textwrap.fill(f"{verb.summary[:1].upper()}{verb.summary[1:]}. {verb.detail}", _HELP_WIDTH),
-        epilog=f"example:\n  gpupool attest {verb.name} {verb.example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=_runner(verb.run), parser=parser)
-    for argument in verb.arguments:
-        parser.add_argument(*argument.flags, **argument.settings)
-    if verb.has_config:
-        parser.add_argument(
-            "--config", type=Path, default=default_config, metavar="FILE", help="settings (default: %(default)s)"
-        )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def _runner(target: str) -> Callable[[argparse.Namespace], int]:
-    """The function "module.function" of this package, imported when it is called; its errors say what helps."""
-    module, _, name = target.partition(".")
-
-    def run(options: argparse.Namespace) -> int:
-        from agent.attest.inputs import STDIN
-
-        if list(vars(options).values()).count(STDIN) > 1:
-            raise ConfigError('"-" stands twice, and standard input can be read once')
-        function: Callable[[argparse.Namespace], int] = getattr(import_module(f"agent.attest.{module}"), name)
-        try:
-            return function(options)
-        except AttestationError as error:
-            if options.debug:
-                raise
-            return _explain(options, error)
-
-    return run
-
-
-def _explain(options: argparse.Namespace, error: AttestationError) -> int:
-    from agent.attest.values import error_value, fault_words
-
-    if options.json:
-        say(json.dumps(error_value(error), indent=2))
-    else:
-        who = f"at fault: {fault_words(error)}; " if error.fault == "sender" else ""
-        note(legible(f"{error}; {who}{error.remedy}"))
-    return EXIT_FAILED
+    add_verbs(own, VERBS, _FAMILIES, config=default_config)

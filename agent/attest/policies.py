@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.attest.inputs import read_bytes
-from agent.attest.policy_errors import explained, not_toml
+from agent.attest.policy_errors import explained
 from agent.errors import ConfigError
+from agent.toml_errors import not_toml
 from attestation.errors import InvalidPolicyError
 from attestation.policy import AttestationPolicy
 from gossip.errors import InvalidPolicyError as InvalidPoolPolicyError

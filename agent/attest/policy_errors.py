@@ -6,11 +6,10 @@ said in other words here, those of msgspec above all.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from typing import get_args
 
+from agent.toml_errors import joined, meant
 from attestation.gpu_policy import GpuGoldenTable
 from attestation.policy import DEBUG_GROUP, AttestationPolicy
 from attestation.types import PlatformFlag, TcbStatus, TdAttribute
@@ -53,7 +52,7 @@ def explained(error: Exception) -> str:
     prefix, _, text = str(error).partition(": ")
     table = _ATTESTATION if prefix == "attestation policy" else ""
     if (found := _MSGSPEC.fullmatch(text)) is not None:
-        return _of_library(_joined(table, found["place"] or ""), found["what"])
+        return _of_library(joined(table, found["place"] or ""), found["what"])
     if table and _OWN.fullmatch(text):
         return f"{table}.{text}"
     if text.startswith("TD attribute "):
@@ -61,35 +60,18 @@ def explained(error: Exception) -> str:
     return str(error)
 
 
-def not_toml(error: Exception) -> str:
-    """Why a file cannot be read as TOML; the library's words for a key that stands twice are its own."""
-    text = str(error)
-    if text.startswith(("Cannot overwrite a value", "Cannot declare", "Cannot mutate")):
-        return f"a key or table stands twice: {text[:1].lower()}{text[1:]}"
-    return f"not TOML: {text}"
-
-
 def _of_library(place: str, what: str) -> str:
     if (field := _FIELD.fullmatch(what)) is not None:
-        key = _joined(place, field["name"])
+        key = joined(place, field["name"])
         if field["how"] == "missing required":
             return f"{key}: missing"
-        return f"{key}: unknown key{_meant(field['name'], _KEYS.get(_table(place), ()))}"
+        return f"{key}: unknown key{meant(field['name'], _KEYS.get(_table(place), ()))}"
     if (value := _ENUM.fullmatch(what)) is not None and _table(place) in _CHOICES:
         choices = _CHOICES[_table(place)]
         return f"{place}: {value['value']}, expected one of: {', '.join(choices)}"
     return f"{place or 'top level'}: {what[:1].lower()}{what[1:]}"
 
 
-def _joined(place: str, key: str) -> str:
-    return ".".join(part for part in (place, key) if part)
-
-
 def _table(place: str) -> str:
     """The place without its indexes."""
     return re.sub(r"\[[^\]]*\]", "", place)
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -23,6 +23,7 @@ from agent.identity import load_key
 from agent.journal import Journal
 from agent.output import EXIT_FAILED, answer, note
 from agent.policies import load_policies
+from agent.progress import progress
 from agent.providers import pool_root
 from agent.servers import config_servers
 from contracts.chain import open_chain
@@ -41,7 +42,9 @@ def export(options: argparse.Namespace) -> int:
     with journal_file.explaining(path, "read"), closing(journal_file.connect_reading(path)) as database:
         journal_file.require_identity(path, database, node_key, pool)
         journal = Journal(path, database, node_key, pool)
-        exported = trio.run(_export, config, journal, pool, options.epoch)
+        with progress(options) as tell:
+            tell(f"asking the chain for epoch {options.epoch}, with proofs")
+            exported = trio.run(_export, config, journal, pool, options.epoch)
     length = write_bundle(target, exported.bundle)
     for each in exported.notes:
         note(each)
@@ -78,14 +81,15 @@ def _policy_texts(config: Config) -> list[str]:
     """
     load_policies(config)
     named = (config.pool.policy_file, config.pool.next_policy_file)
-    return [config.resolve(name).read_text() for name in named if name is not None]
+    return [config.resolve(name).read_text(encoding="utf-8") for name in named if name is not None]
 
 
 def verify_file(options: argparse.Namespace) -> int:
     """Verify a bundle; 1 unless the very same settlement follows from it."""
     confirmed = _blocks(options.block)
     bundle, digest = read_bundle_digest(options.file)
-    found = verify(bundle, confirmed)
+    with progress(options) as tell:
+        found = verify(bundle, confirmed, tell=tell)
     value: dict[str, Any] = {"file": str(options.file), "sha256": digest.hex()}
     value |= verification_value(bundle, found)
     answer(options, value, verification_text(value))

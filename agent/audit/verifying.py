@@ -22,6 +22,7 @@ from agent.audit.checks import CHECKS, Audit
 from agent.audit.comparing import Difference
 from agent.audit.facts import AuditFailedError
 from agent.errors import AgentError
+from agent.progress import Tell, silent
 from attestation.errors import AttestationError
 from contracts.errors import ContractsError
 from gossip.errors import GossipError
@@ -57,8 +58,11 @@ class Verification:
         return all(step.holds for step in self.steps)
 
 
-def verify(bundle: Bundle, confirmed: Collection[tuple[int, bytes]] = ()) -> Verification:
-    """Check everything in `bundle`; `confirmed` are blocks (number, root hash) known to be of the masterchain."""
+def verify(bundle: Bundle, confirmed: Collection[tuple[int, bytes]] = (), *, tell: Tell = silent) -> Verification:
+    """Check everything in `bundle`; `confirmed` are blocks (number, root hash) known to be of the masterchain.
+
+    `tell` hears of each check as it begins.
+    """
     audit = Audit(bundle, confirmed)
     steps: list[Step] = []
     held: set[str] = set()
@@ -67,6 +71,7 @@ def verify(bundle: Bundle, confirmed: Collection[tuple[int, bytes]] = ()) -> Ver
         if missing:
             steps.append(Step(name=name, holds=None, text=f"not looked at, for {', '.join(missing)} does not hold"))
             continue
+        tell(f"checking {name}")
         step = _run(name, check, audit)
         steps.append(step)
         if step.holds:

@@ -23,18 +23,21 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from agent import journal_file
-from agent.db.examining import Tell, examine
+from agent.db.examining import examine
 from agent.errors import DamagedRowError, InvalidExportError, InvalidSourceError, JournalError
+from agent.files import give_to_folders_owner
 from agent.journal import WINDOWS_KEPT, Journal, create_journal, open_journal
 from agent.journal_file import unsealed
 from agent.meter.work import decode_state
 from agent.pending import decode_pending
+from agent.progress import Tell, counted, silent, unknown
 from gossip import codec
 from gossip.errors import InvalidMessageError
 from gossip.records import ATTACHMENT_BYTES_MAX, PoolId, Record, parse_record, verify_record
@@ -59,8 +62,10 @@ KINDS = {
 }
 
 
-def export_journal(journal: Path, target: Path, *, node_key: bytes, pool: PoolId) -> Counter[str]:
+def export_journal(journal: Path, target: Path, *, node_key: bytes, pool: PoolId, tell: Tell = silent) -> Counter[str]:
     """Write the journal of this node key and pool to `target`; returns how many rows of each kind.
+
+    `tell` hears of the progress.
 
     Raises:
         JournalError: it cannot be read, is damaged or of another key or pool, or `target` exists or cannot be written.
@@ -69,9 +74,9 @@ def export_journal(journal: Path, target: Path, *, node_key: bytes, pool: PoolId
         journal_file.require_identity(journal, database, node_key, pool)
         with _new_file(target) as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, mtime=0) as file:
             try:
-                return _write(file, database, node_key, pool)
+                return _write(file, database, node_key, pool, tell)
             except (DamagedRowError, InvalidMessageError) as error:
-                raise JournalError(journal_file.damaged(journal, str(error))) from error
+                raise journal_file.damaged(journal, str(error)) from error
 
 
 @contextmanager
@@ -92,7 +97,9 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
         raise JournalError(f"{target}: cannot be written: {error.strerror}") from error
 
 
-def _write(file: gzip.GzipFile, database: sqlite3.Connection, node_key: bytes, pool: PoolId) -> Counter[str]:
+def _write(
+    file: gzip.GzipFile, database: sqlite3.Connection, node_key: bytes, pool: PoolId, tell: Tell
+) -> Counter[str]:
     digest, counts = hashlib.sha256(), Counter[str]()
 
     def put(*values: codec.Value) -> None:
@@ -102,11 +109,17 @@ def _write(file: gzip.GzipFile, database: sqlite3.Connection, node_key: bytes, p
 
     put(TAG, pool.network, pool.account, node_key)
     for kind, query in KINDS.items():
-        for row in database.execute(query):
+        tell(f"writing {kind}")
+        for row in counted(tell, database.execute(query), partial(_total, database, query)):
             put(kind, *_exported(kind, row))
             counts[kind] += 1
     put("end", counts.total() + 1, digest.digest())
     return counts
+
+
+def _total(database: sqlite3.Connection, query: str) -> int:
+    total: int = database.execute(f"SELECT count(*) FROM ({query})").fetchone()[0]  # noqa: S608 - of KINDS
+    return total
 
 
 def _exported(kind: str, row: Sequence[Any]) -> Sequence[codec.Value]:
@@ -132,8 +145,8 @@ def _exported(kind: str, row: Sequence[Any]) -> Sequence[codec.Value]:
 def import_journal(source: Path, journal: Path, *, node_key: bytes, pool: PoolId, tell: Tell) -> Counter[str]:
     """Make the journal of this node key and pool from an export; returns how many rows of each kind.
 
-    The own log is not known then: the agent learns from operators what the key signed since. `tell` hears of the
-    progress.
+    The own log is not known then: the agent learns from operators what the key signed since. What root makes belongs
+    to the owner of its folder, whose agent has to open it. `tell` hears of the progress.
 
     Raises:
         InvalidExportError: the file cannot be read, or is no whole export of this node key and pool.
@@ -145,11 +158,13 @@ def import_journal(source: Path, journal: Path, *, node_key: bytes, pool: PoolId
         _remove(draft)
         create_journal(draft, node_key=node_key, pool=pool, is_key_new=False)
         with closing(open_journal(draft, node_key=node_key, pool=pool)) as made, _reading(source) as file:
-            counts = _Import(made, pool).run(_rows(file, node_key, pool))
+            tell("taking rows in")
+            counts = _Import(made, pool).run(counted(tell, _rows(file, node_key, pool), unknown))
         with closing(journal_file.connect_reading(draft)) as database:
             found = examine(database, node_key, pool, tell)
         if found.damaged:
             raise InvalidExportError(f"{source}: {found.findings[0]}")
+        give_to_folders_owner(draft)
         journal_file.link_new(draft, journal)
     except OSError as error:
         raise JournalError(f"{journal}: cannot be created: {error.strerror}") from error

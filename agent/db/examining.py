@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,10 +26,10 @@ from typing import Any
 import msgspec
 
 from agent.errors import DamagedRowError, InvalidSourceError
-from agent.journal import message_id
-from agent.journal_file import UNREADABLE, unlinked, unsealed
+from agent.journal_file import UNREADABLE, message_id, unlinked, unsealed
 from agent.meter.work import decode_state
 from agent.pending import decode_pending
+from agent.progress import Tell, counted
 from gossip.errors import InvalidMessageError
 from gossip.log_chain import GENESIS, Head
 from gossip.records import EvidenceBody, PoolId, UnverifiedRecord, parse_record, verify_record
@@ -39,8 +39,6 @@ from gossip.wire import kind_of, parse_message
 FINDINGS_MAX = 100
 """Of so many the words are kept; all are counted."""
 PROGRESS_ROWS = 50_000
-
-Tell = Callable[[str], object]
 
 
 @dataclass(slots=True)
@@ -86,6 +84,7 @@ class _Examiner:
             ("witness", self._witness),
             ("meter", self._meter),
             ("window", self._windows),
+            ("run", self._runs),
         ):
             self._tell(f"checking {name}")
             try:
@@ -189,12 +188,25 @@ class _Examiner:
                 (body,) = unsealed(row)
                 decode_pending(body)
 
+    def _runs(self) -> None:
+        for row in self._rows("run", "id, started_s, place, version, crc", "started_s"):
+            with self._finding("run", _short(row[0])):
+                unsealed(row)
+
     def _rows(self, table: str, columns: str, order: str) -> Iterator[Any]:
-        rows = self._database.execute(f"SELECT {columns} FROM {table} ORDER BY {order}")
-        for count, row in enumerate(rows, 1):
+        rows = self._database.execute(f"SELECT {columns} FROM {table} ORDER BY {order}")  # noqa: S608 - of ours
+        for count, row in enumerate(counted(self._tell, rows, lambda: self._total(table)), 1):
             if count % PROGRESS_ROWS == 0:
                 self._tell(f"checking {table}: {count} rows")
             yield row
+
+    def _total(self, table: str) -> int | None:
+        """How many rows there are; what is damaged may not say."""
+        try:
+            total: int = self._database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - as above
+        except UNREADABLE:
+            return None
+        return total
 
     @contextmanager
     def _finding(self, table: str, row: str) -> Iterator[None]:

@@ -2,9 +2,10 @@
 
 Serves /jsonstats and /stats as a worker does, the health protocol on a TCP port (a guest's is on vsock), and on
 /devnet what a dev network's proxy has to know: GET /devnet/owed tells how many tokens it owes, POST /devnet/paid that
-the chain took a payment. On loopback, under its own load; with --waits that begins by POST /devnet/begin. The paths
-that change a worker's state by a GET do as they do there, and are counted: nobody but a test may ask for them. It can
-lie: count tokens several times, or such as no proxy knows of. Not for production: it computes nothing.
+the chain took a payment, POST /devnet/uplinks/down cuts it off its proxies. On loopback, under its own load; with
+--waits that begins by POST /devnet/begin. The paths that change a worker's state by a GET do as they do there, and are
+counted: nobody but a test may ask for them. It can lie: count tokens several times, or such as no proxy knows of. Not
+for production: it computes nothing.
 
     python -m agent.devnet.cocoon_worker --owner ADDRESS --proxy KEY,PROXY_ADDRESS,WORKER_ADDRESS --schema 1
 """
@@ -28,8 +29,9 @@ from agent.devnet.cocoon_model import Earnings, Tariff, WorkerModel
 from agent.devnet.cocoon_texts import COMMIT, health_answer, jsonstats, stats_page
 from agent.devnet.load import CONCURRENCY_MAX, demands
 from agent.errors import AgentError, ConfigError, OperationError
+from agent.http_serve import serve_app
 from agent.meter.cocoon_stats import DOUBLING_COMMITS
-from agent.web import WebConfig, bind, serve_app
+from agent.web import WebConfig, bind
 from contracts.devchain.cocoon_worker import stand_in_code
 from contracts.errors import InvalidValueError
 from contracts.model import Address
@@ -74,6 +76,7 @@ class WorkerServer:
                 Route("/devnet/owed", self._owed),
                 Route("/devnet/paid", self._paid, methods=["POST"]),
                 Route("/devnet/begin", self._begin, methods=["POST"]),
+                Route("/devnet/uplinks/{state}", self._uplinks, methods=["POST"]),
             ]
         )
 
@@ -126,6 +129,12 @@ class WorkerServer:
     async def _begin(self, _: Request) -> Response:
         self.begun.set()
         return PlainTextResponse("begun\n")
+
+    async def _uplinks(self, request: Request) -> Response:
+        """Cut the connections to all proxies ("down"), or have them back ("up")."""
+        for proxy in self.model.proxies:
+            proxy.is_connected = request.path_params["state"] == "up"
+        return PlainTextResponse("noted\n")
 
     def _may(self, request: Request) -> bool:
         return not self._access_hash or request.query_params.get("access_hash") == self._access_hash

@@ -28,7 +28,8 @@ from starlette.routing import Route
 from agent.devnet.completions import MODEL, PROMPT_TOKENS_MAX, Completion, Model, Speed
 from agent.devnet.load import generate_load
 from agent.errors import AgentError
-from agent.web import WebConfig, bind, serve_app
+from agent.http_serve import serve_app
+from agent.web import WebConfig, bind
 
 BODY_BYTES_MAX = 1024 * 1024
 GENERATION_TOKENS_MAX = 4096

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.devnet.cheats import require_cheat
-from agent.devnet.layout import Host, Seat, slower
+from agent.devnet.layout import Host, Seat, Tables, slower
 from agent.errors import ConfigError
 
 AGENTS_MAX = 25
@@ -23,10 +23,10 @@ COCOON_EPOCH_S_MIN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevnetOptions:
-    """What the command line asks for, and two things for tests alone.
+    """What the command line asks for, and three things for tests alone.
 
     `agent_arguments` replaces `run --config FILE` where a test needs a liar; `host_of` says where the parts run
-    ("chain", "agent-0", ...) where it needs a network of its own.
+    ("chain", "agent-0", ...) where it needs a network of its own; `demands` is what it needs of the policy.
     """
 
     agents: int = 4
@@ -53,6 +53,7 @@ class DevnetOptions:
         default=lambda seat: ("-m", "agent", "run", "--config", str(seat.config))
     )
     host_of: Callable[[str], Host] = field(default=lambda name: Host())
+    demands: Tables = field(default_factory=dict)
 
     @property
     def has_gateway(self) -> bool:

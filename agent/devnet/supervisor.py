@@ -153,7 +153,7 @@ class Devnet:
             customer = Wallet(chain, customer_key.seed, "v5r1", global_id=GLOBAL_ID)
             owner = OwnerCommands(self._directory / "owner.key", server)
             policy = self._directory / "policy.toml"
-            write_policy(policy, options.epoch_s, options.agents, works.demands)
+            write_policy(policy, options.epoch_s, options.agents, {**works.demands, **options.demands})
             pool = await owner.deploy(policy, options.epoch_s)
             self._say(f"pool contracts deployed at {pool}")
             tables = await works.begin(chain, self._seats, self._spawn)

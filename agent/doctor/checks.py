@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from agent.doctor.facts import DoesNotApplyError, Facts, NotKnownError, Trial, known
 from agent.doctor.findings import Finding, FindingClass, Severity
 
+ABOVE = "mend what stands above; then "
+"""A fix may begin so: it is left away where nothing stands above."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trouble:

@@ -28,15 +28,22 @@ def _unreachable(facts: Facts) -> Trouble | None:
     except NotKnownError:
         return Trouble(f"no liteserver gives a block: {chain.error}", fix)
     if form.error is None and form.age_s is not None and form.age_s <= BLOCK_OLD_S:
+        if known(facts.settings.changed_s) > facts.now_s - known(facts.status().agent).uptime_s:
+            cause = f"by these settings, newer than the agent, no liteserver gives a block: {chain.error}"
+            return Trouble(cause, "mend [chain] before the agent is started again", _WARNING)
         raise NotKnownError(f"the agent reaches the chain, this command does not: {chain.error}")
     return Trouble(f"no liteserver gives a block: {chain.error}", fix)
 
 
 def _conflict(facts: Facts) -> Trouble | None:
-    return tried(
-        _reached(facts).conflict,
-        "one of them lies, or is of another network: take it out of [chain]",
-    )
+    trouble = tried(_reached(facts).conflict, "one of them lies, or is of another network: take it out of [chain]")
+    if trouble is None:
+        return None
+    try:
+        is_stopped = known(facts.status().chain).error is not None
+    except NotKnownError:
+        is_stopped = False
+    return Trouble(trouble.cause, trouble.fix, _PROBLEM) if is_stopped else trouble
 
 
 def _network(facts: Facts) -> Trouble | None:
@@ -129,9 +136,27 @@ def _when(needed: NeededPolicy) -> str:
     return f"{name}, which counts epoch {needed.epoch} (from {since})"
 
 
-def _unregistered(facts: Facts) -> Trouble | None:
-    if known(known(facts.pool).entry) is not None:
+def _rotating(facts: Facts) -> Trouble | None:
+    pool = known(facts.pool)
+    if known(pool.entry) is not None or not pool.is_next_registered:
         return None
+    return Trouble(
+        "the registry names the new node key (node.key.next), and this agent still has the old one: none of its work "
+        "counts",
+        "finish the rotation: systemctl stop gpupool-agent; gpupool keys rotate --yes; systemctl start gpupool-agent",
+    )
+
+
+def _unregistered(facts: Facts) -> Trouble | None:
+    pool = known(facts.pool)
+    if known(pool.entry) is not None:
+        return None
+    if pool.is_next_registered:
+        raise DoesNotApplyError("the key of an unfinished rotation is registered")
+    if pool.wallets_node_key is not None:
+        named = pool.wallets_node_key.hex()
+        cause = f"this node key is not registered in the pool; this wallet is, with the node key {named[:16]}"
+        return Trouble(cause, "put that key back, from its backup if it is lost (gpupool keys restore)")
     return Trouble("this node key is not registered in the pool", "gpupool pool register")
 
 
@@ -204,6 +229,7 @@ CHECKS = tuple(
         ("pool-closed", _PROBLEM, "the pool is not closed", _closed),
         ("pool-paused", _WARNING, "the pool is not paused", _paused),
         ("policy-next-missing", _WARNING, "the policies to come are here", _policy_next),
+        ("rotation-unfinished", _PROBLEM, "no rotation of the node key is unfinished", _rotating),
         ("not-registered", _PROBLEM, "this node is registered", _unregistered),
         ("suspended", _PROBLEM, "this participant is not suspended", _suspended),
         ("stake-too-small", _PROBLEM, "the stake is enough", _inactive),

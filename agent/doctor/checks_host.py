@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shlex
 
-from agent.doctor.checks import Check, Trouble, tried
-from agent.doctor.facts import DaemonState, DoesNotApplyError, Facts, NotKnownError, Trial, Unknown, known
+from agent.doctor.checks import ABOVE, Check, Trouble, tried
+from agent.doctor.facts import DaemonFacts, DaemonState, DoesNotApplyError, Facts, NotKnownError, Trial, Unknown, known
 from agent.doctor.findings import FindingClass, Severity
 
 DISK_FULL_BYTES = 64 << 20
@@ -17,6 +17,9 @@ DISK_FULL_BYTES = 64 << 20
 DISK_LOW_BYTES = 1 << 30
 CLOCK_OFF_MAX_S = 60
 """As the agent's own readiness has it."""
+
+STEP_SHOWN_S = 3600
+MEMORY_LOW_PERCENT = 90
 
 _SETTINGS, _HOST = FindingClass.SETTINGS, FindingClass.HOST
 _PROBLEM, _WARNING = Severity.PROBLEM, Severity.WARNING
@@ -35,8 +38,12 @@ def _wallet_key(facts: Facts) -> Trouble | None:
 
 
 def _key(facts: Facts, name: str, trial: Trial) -> Trouble | None:
-    """What is wrong with a key's file; an agent that runs has read it long ago."""
-    trouble = tried(trial, "mend the file as the agent's user; a lost key comes from its backup alone")
+    """What is wrong with a key's file; an agent that runs has read it long ago, or was handed it by systemd."""
+    if name in facts.settings.denied_keys:
+        if not _is_down(facts):
+            raise NotKnownError("this user may not read the key: run with sudo to check it")
+        return tried(trial, "run the doctor with sudo; if this user shall run the agent, give it the file (chown)")
+    trouble = tried(trial, "mend the file; a lost key comes from its backup alone (gpupool keys restore)")
     closed = facts.settings.closed_keys.get(name)
     if trouble is None or closed is None:
         return trouble
@@ -45,6 +52,10 @@ def _key(facts: Facts, name: str, trial: Trial) -> Trouble | None:
         return Trouble(trouble.cause, fix)
     later = "the agent that runs earns on; it will not start again, and you cannot claim"
     return Trouble(f"{trouble.cause}; {later}", fix, _WARNING)
+
+
+def _is_down(facts: Facts) -> bool:
+    return isinstance(facts.daemon, DaemonFacts) and facts.daemon.state is DaemonState.DOWN
 
 
 def _policy_file(facts: Facts) -> Trouble | None:
@@ -80,9 +91,15 @@ def _disk_low(facts: Facts) -> Trouble | None:
 def _journal_missing(facts: Facts) -> Trouble | None:
     cause = known(facts.journal).missing
     fix = (
-        "`gpupool db import` the newest export, or restore a backup; without one `gpupool run --fresh` asks the "
-        "operators what this key signed; a new agent: `gpupool init`"
+        "`gpupool db import` the newest export, never an older copy of the file; without one `gpupool run --fresh` "
+        "asks the operators what this key signed; a new agent: `gpupool init`"
     )
+    return None if cause is None else Trouble(cause, fix)
+
+
+def _journal_foreign(facts: Facts) -> Trouble | None:
+    cause = known(facts.journal).foreign
+    fix = "mend pool.address, pool.network or identity.node_key_file; or name the data_dir of that pool's agent"
     return None if cause is None else Trouble(cause, fix)
 
 
@@ -103,6 +120,15 @@ def _log_dead(facts: Facts) -> Trouble | None:
         "the own log has forked or was closed: nothing of this node key ever counts again",
         "start anew with a new wallet and node key (gpupool init); find out who else used the key",
     )
+
+
+def _key_in_use(facts: Facts) -> Trouble | None:
+    fix = "stop the other agent, or give this one keys of its own (gpupool init): two that sign with one key destroy it"
+    if known(facts.daemon).state is DaemonState.UP:
+        told = known(facts.status().versions).key_in_use
+        return None if told is None else Trouble(f"{told.text}; this agent goes on", fix, _WARNING)
+    stopped = known(facts.journal).key_in_use
+    return None if stopped is None else Trouble(f"the agent stopped: {stopped}", fix)
 
 
 def _web_port(facts: Facts) -> Trouble | None:
@@ -149,12 +175,23 @@ def _policy_now(facts: Facts) -> Trouble | None:
     )
 
 
+def _journal_locked(facts: Facts) -> Trouble | None:
+    daemon = known(facts.daemon)
+    if daemon.state is not DaemonState.SILENT or daemon.holder is None or daemon.holder.is_agent:
+        return None
+    return Trouble(
+        f"{daemon.holder} holds the journal, and no agent can start meanwhile",
+        f"wait until it has ended, or end it (kill {daemon.holder.pid}); then start the agent",
+    )
+
+
 def _agent_silent(facts: Facts) -> Trouble | None:
     daemon = known(facts.daemon)
     if daemon.state is not DaemonState.SILENT:
         return None
+    holder = "a process" if daemon.holder is None else str(daemon.holder)
     return Trouble(
-        f"a process holds the journal, but no agent answers: {daemon.detail}",
+        f"{holder} holds the journal, but no agent answers: {daemon.detail}",
         "if it has just started, wait; else look at its log (journalctl -u gpupool-agent) and start it again",
     )
 
@@ -165,8 +202,7 @@ def _agent_down(facts: Facts) -> Trouble | None:
         return None
     return Trouble(
         f"the agent does not run: {daemon.detail}",
-        "mend what stands above, if anything does; then start it: systemctl start gpupool-agent, or gpupool run; "
-        "its log says why it ended",
+        f"{ABOVE}start it: systemctl start gpupool-agent; why it ended its log says: journalctl -u gpupool-agent",
     )
 
 
@@ -195,9 +231,10 @@ def _agent_before_settings(facts: Facts) -> Trouble | None:
     started_s = facts.now_s - known(facts.status().agent).uptime_s
     if known(facts.settings.changed_s) <= started_s:
         return None
+    with_them = f"; with them: {'; '.join(facts.untried)}" if facts.untried else ""
     return Trouble(
-        "the settings were written after the agent started",
-        "mend what stands above, if anything does; then restart the agent, so that it reads them",
+        f"the settings were written after the agent started{with_them}",
+        f"{ABOVE}restart the agent, so that it reads them",
     )
 
 
@@ -206,6 +243,30 @@ def _clock_behind(facts: Facts) -> Trouble | None:
     if ahead_s >= -CLOCK_OFF_MAX_S:
         return None
     return Trouble(f"this host's clock is {-ahead_s} s behind the chain's", "set it: timedatectl set-ntp true")
+
+
+def _stepped_back(facts: Facts) -> Trouble | None:
+    step = known(facts.status().clock_step_back)
+    if step is None or not 0 <= facts.now_s - step.at_s <= STEP_SHOWN_S:
+        return None
+    return Trouble(
+        f"this host's clock was set back by {step.by_s} s, {facts.now_s - step.at_s} s ago: so much work is lost",
+        "let NTP slew the clock instead of setting it (timedatectl set-ntp true); see what else sets it",
+    )
+
+
+def _memory(facts: Facts) -> Trouble | None:
+    memory = known(facts.status().memory)
+    if memory is None:
+        raise DoesNotApplyError("the agent's memory is not limited")
+    used_percent = 100 * memory.used_bytes // max(1, memory.limit_bytes)
+    if used_percent < MEMORY_LOW_PERCENT:
+        return None
+    return Trouble(
+        f"the agent uses {memory.used_bytes >> 20} of {memory.limit_bytes >> 20} MiB that {memory.limited_by} lets it "
+        f"have ({used_percent} %): beyond that the kernel ends it",
+        "raise the limit (systemctl edit gpupool-agent); report it, if the agent needs more and more",
+    )
 
 
 def _prover(facts: Facts) -> Trouble | None:
@@ -231,13 +292,16 @@ CHECKS = tuple(
         ("data-folder-unusable", _HOST, _PROBLEM, "the data folder can be written", _data_dir),
         ("disk-full", _HOST, _PROBLEM, "there is room on the disk", _disk_full),
         ("journal-missing", _HOST, _PROBLEM, "there is a journal", _journal_missing),
-        ("journal-unusable", _HOST, _PROBLEM, "the journal is this agent's, and can be opened", _journal_unusable),
+        ("journal-foreign", _SETTINGS, _PROBLEM, "the journal is of this node key and pool", _journal_foreign),
+        ("journal-unusable", _HOST, _PROBLEM, "the journal can be opened", _journal_unusable),
         ("journal-damaged", _HOST, _PROBLEM, "the journal is sound", _journal_damaged),
         ("log-dead", FindingClass.SETTLEMENT, _PROBLEM, "the own log is whole", _log_dead),
+        ("key-in-use-elsewhere", _SETTINGS, _PROBLEM, "nobody else uses the node key", _key_in_use),
         ("web-port-taken", _HOST, _PROBLEM, "the port for questions is the agent's, or free", _web_port),
         ("receipts-port-taken", _HOST, _PROBLEM, "the port for receipts is free", _receipts_port),
         ("p2p-port-taken", FindingClass.NETWORK, _PROBLEM, "the ports for other agents are free", _p2p_port),
         ("policy-missing", FindingClass.CHAIN, _PROBLEM, "the policy in force is here", _policy_now),
+        ("journal-locked", _HOST, _PROBLEM, "nobody but the agent holds the journal", _journal_locked),
         ("agent-silent", _HOST, _PROBLEM, "whoever holds the journal answers", _agent_silent),
         ("agent-down", _HOST, _PROBLEM, "the agent runs", _agent_down),
         ("agent-foreign", _SETTINGS, _PROBLEM, "the agent that answers is that of these settings", _agent_foreign),
@@ -246,6 +310,8 @@ CHECKS = tuple(
         ("agent-before-settings", _SETTINGS, _WARNING, "the agent runs with these settings", _agent_before_settings),
         ("disk-low", _HOST, _WARNING, "there is plenty of room on the disk", _disk_low),
         ("clock-behind", _HOST, _PROBLEM, "this host's clock is not behind", _clock_behind),
+        ("clock-stepped-back", _HOST, _WARNING, "this host's clock was not set back of late", _stepped_back),
+        ("memory-low", _HOST, _WARNING, "the agent has memory to spare", _memory),
         ("prover-away", _HOST, _PROBLEM, "what proves this host is at hand", _prover),
     )
 )

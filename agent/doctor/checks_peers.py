@@ -39,6 +39,28 @@ def _reach(facts: Facts) -> Trouble | None:
     )
 
 
+def _other_protocol(facts: Facts) -> Trouble | None:
+    return _rift(facts, "protocol")
+
+
+def _other_tally(facts: Facts) -> Trouble | None:
+    return _rift(facts, "tally")
+
+
+def _rift(facts: Facts, what: str) -> Trouble | None:
+    """Operators of another version; a problem once too few are left for epochs to settle.
+
+    Any operator can say that it is of whatever version: what few of them say is a note.
+    """
+    rift = next((each for each in known(facts.status().versions).rifts if each.what == what), None)
+    if rift is None:
+        return None
+    if not rift.stops:
+        return Trouble(rift.text, "see who is older: gpupool upgrade check", _NOTE)
+    fix = "upgrade this agent (gpupool upgrade check)" if rift.is_outdated else "ask their owners to upgrade"
+    return Trouble(rift.text, fix)
+
+
 def _operators_away(facts: Facts) -> Trouble | None:
     away = [peer for peer in _roster(facts) if peer.role == "operator" and not peer.connected]
     if not away:
@@ -81,6 +103,8 @@ def _log_unknown(facts: Facts) -> Trouble | None:
 CHECKS = tuple(
     Check(code=code, clazz=FindingClass.NETWORK, severity=severity, fine=fine, look=look)
     for code, severity, fine, look in (
+        ("peers-other-version", _PROBLEM, "the operators speak this agent's protocol", _other_protocol),
+        ("tally-differs", _PROBLEM, "the operators compute this agent's tally", _other_tally),
         ("alone", _PROBLEM, "other agents are connected", _alone),
         ("reach-short", _PROBLEM, "more than two thirds of the operators' weight are in reach", _reach),
         ("operators-away", _WARNING, "all operators are connected", _operators_away),

@@ -7,15 +7,13 @@ from agent.doctor.facts import Facts, NotKnownError, PoolFacts, known
 from agent.doctor.findings import FindingClass, Severity
 from agent.doctor.status_form import CloseForm, OwnForm
 from agent.journal import WINDOWS_KEPT
+from agent.policies import settlement_due_s
 from agent.pool.values import span
 from agent.screens import ton_exact
 from gossip.policy import Timing
 
 WINDOWS_WAITING_MAX = 10
 """So many closed windows and batches of receipts may wait for evidence or the own log."""
-VIEWS_BEFORE_STALLED = 5
-LANDING_S = 60
-"""What a certificate may take to land, beside the views."""
 SHOWN = 4
 
 _NETWORK, _SETTLEMENT = FindingClass.NETWORK, FindingClass.SETTLEMENT
@@ -35,7 +33,7 @@ def _not_operator(facts: Facts) -> Trouble | None:
     operators = pool.state.operator_set
     if operators is None or operators.index_of(known(facts.node_key)) is not None:
         return None
-    return Trouble("this node is no operator: it earns, and others settle", "nothing; operators are chosen by rotation")
+    return Trouble("this node is no operator: it earns, and others settle; they vote who is one", "")
 
 
 def _hindered(facts: Facts) -> Trouble | None:
@@ -48,9 +46,8 @@ def _stalled(facts: Facts) -> Trouble | None:
     if not pool.rewards.open_epochs:
         return None
     oldest = pool.rewards.open_epochs[0]
-    usual_s = timing.settle_delay_s + timing.collect_s + VIEWS_BEFORE_STALLED * timing.view_s + LANDING_S
     late_s = pool.time_s - oldest.end_s
-    if late_s <= usual_s or pool.state.is_paused(pool.time_s):
+    if pool.time_s <= settlement_due_s(oldest.end_s, timing) or pool.state.is_paused(pool.time_s):
         return None
     cause = f"epoch {oldest.epoch} ended {late_s} s ago and is not settled: {_lacking(facts, oldest.epoch)}"
     return Trouble(cause, "see that more than two thirds of the operators run and reach each other")
@@ -116,8 +113,13 @@ def _no_part(facts: Facts) -> Trouble | None:
 
 
 def _is_young(facts: Facts, pool: PoolFacts) -> bool:
-    """Whether the agent was not there for the whole of the last epoch that could be settled."""
-    return known(facts.status().agent).uptime_s < 2 * pool.rewards.epoch_duration_s
+    """Whether agent and entry were not both there for the whole of the last epoch that could be settled.
+
+    Work that the meter has not closed into a window yet could not count either: an idle host's first takes the longest.
+    """
+    up_s, entry = known(facts.status().agent).uptime_s, known(pool.entry)
+    registered_s = up_s if entry is None else pool.time_s - max(entry.joined_s, entry.rotated_s)
+    return min(up_s, registered_s) < 2 * pool.rewards.epoch_duration_s + facts.policy().work.window_max_s
 
 
 def _reasons(facts: Facts, epoch: int) -> str:
@@ -171,6 +173,14 @@ def _reconciliation(facts: Facts) -> Trouble | None:
     return Trouble(alarm, "find out which of receipts, counters and payments is wrong before others ask")
 
 
+def _not_backed_up(facts: Facts) -> Trouble | None:
+    files = known(facts.settings.not_backed_up)
+    if not files:
+        return None
+    cause = f"no backup is known of {' and '.join(files)}: with this host's disk stake and earnings would be lost"
+    return Trouble(cause, "gpupool keys backup; keep it on another machine")
+
+
 def _not_ready(facts: Facts) -> Trouble | None:
     return tried(known(facts.daemon).ready, "mend what is named above; if nothing is, see the agent's log")
 
@@ -179,7 +189,7 @@ CHECKS = tuple(
     Check(code=code, clazz=clazz, severity=severity, fine=fine, look=look)
     for code, clazz, severity, fine, look in (
         ("windows-waiting", _NETWORK, _WARNING, "work becomes records", _windows_waiting),
-        ("not-operator", _SETTLEMENT, _NOTE, "this node is an operator", _not_operator),
+        ("not-operator", _SETTLEMENT, Severity.OK, "this node is an operator", _not_operator),
         ("close-hindered", _SETTLEMENT, _WARNING, "nothing hinders the close", _hindered),
         ("close-stalled", _SETTLEMENT, _PROBLEM, "epochs are settled in time", _stalled),
         ("settlement-behind", _SETTLEMENT, _WARNING, "the agent knows the last settlement", _behind),
@@ -188,6 +198,7 @@ CHECKS = tuple(
         ("credited-less", _SETTLEMENT, _WARNING, "all that was metered was credited", _less),
         ("unclaimed", _SETTLEMENT, _NOTE, "nothing waits to be claimed", _unclaimed),
         ("reconciliation-alarm", _SETTLEMENT, _WARNING, "receipts, counters and payments agree", _reconciliation),
+        ("keys-not-backed-up", FindingClass.SETTINGS, _WARNING, "the keys are backed up", _not_backed_up),
         # Last: whatever else keeps the agent from counting on itself was named above.
         ("agent-not-ready", FindingClass.HOST, _PROBLEM, "the agent says that it is ready", _not_ready),
     )

@@ -9,8 +9,10 @@ from agent.doctor.status_form import EvidenceForm, SourceForm
 
 SILENT_AFTER_S = 300
 """A source that was not read for so long."""
+RESTART_SHOWN_S = 3600
 IDLE_AFTER_S = 600
 NOTES_SHOWN = 4
+_UPLINKS = "proxies_connected"
 
 _EVIDENCE, _SOURCES, _CHAIN = FindingClass.EVIDENCE, FindingClass.SOURCES, FindingClass.CHAIN
 _PROBLEM, _WARNING, _NOTE = Severity.PROBLEM, Severity.WARNING, Severity.NOTE
@@ -143,6 +145,43 @@ def _ago(facts: Facts, source: SourceForm) -> str:
     return "never" if source.sampled_s is None else f"{facts.now_s - source.sampled_s} s ago"
 
 
+def _restarted(facts: Facts) -> Trouble | None:
+    fresh = [
+        f"{each.name} began to count anew {facts.now_s - each.restarted_s} s ago ({each.restarts} times in all)"
+        for each in _credited(facts)
+        if each.restarted_s is not None and 0 <= facts.now_s - each.restarted_s <= RESTART_SHOWN_S
+    ]
+    if not fresh:
+        return None
+    fix = "nothing, if you restarted it: only what it did after the last reading is lost; else see its log"
+    return Trouble("; ".join(fresh), fix)
+
+
+def _uplink(facts: Facts) -> Trouble | None:
+    told = [each for each in known(facts.sources) if each.source == "cocoon" and _UPLINKS in each.gauges]
+    if not told:
+        raise DoesNotApplyError("no Cocoon worker tells of its uplinks")
+    cut = [each for each in told if not each.gauges[_UPLINKS]]
+    if not cut:
+        return None
+    is_all = len(cut) == len(_credited(facts)) and facts.policy().work.source == "cocoon"
+    return Trouble(
+        f"{', '.join(each.name for each in cut)}: connected to no proxy, so nobody sends it requests",
+        "see the guest's network and its router (docs/cocoon.md)",
+        None if is_all else _WARNING,
+    )
+
+
+def _gpu_lost(facts: Facts) -> Trouble | None:
+    losers = [each for each in known(facts.sources) if each.gauges.get("gpus_lost")]
+    if not losers:
+        return None
+    notes = [f"{each.name}: {note}" for each in losers for note in each.notes if "lost" in note]
+    return Trouble(
+        "; ".join(notes[:NOTES_SHOWN]) or "a GPU is lost", "reset the GPU, or restart the host; docs/gpus.md"
+    )
+
+
 def _other_failing(facts: Facts) -> Trouble | None:
     wanted = facts.policy().work.source
     failing = [source for source in known(facts.sources) if source.source != wanted and source.error]
@@ -239,6 +278,9 @@ CHECKS = tuple(
         ("source-absent", _SOURCES, _PROBLEM, "a source of the kind that the pool counts is read", _source_absent),
         ("source-failing", _SOURCES, _PROBLEM, "the source that counts answers", _source_failing),
         ("source-silent", _SOURCES, _PROBLEM, "the source that counts is read", _source_silent),
+        ("source-restarted", _SOURCES, _NOTE, "the source that counts did not begin anew of late", _restarted),
+        ("uplink-down", _SOURCES, _PROBLEM, "the Cocoon worker is connected to a proxy", _uplink),
+        ("gpu-lost", _SOURCES, _WARNING, "no GPU is lost", _gpu_lost),
         ("other-source-failing", _SOURCES, _WARNING, "the other sources answer", _other_failing),
         ("control-port-public", _SOURCES, _WARNING, "the worker's control port is not public", _control_port),
         ("guest-failing", _SOURCES, _WARNING, "all services of the guest run", _guest),

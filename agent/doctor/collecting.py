@@ -7,6 +7,7 @@ A shell without judgement. It only looks, changes nothing, and works whatever is
 3. Only while no agent runs are its ports tried and all sources read; Cocoon workers are asked besides it.
 4. Who looks again and again hands over what was found before: what takes long or disturbs others (examining the
    journal, trying the workers' control ports) is then not done anew.
+5. Sources are read, too, if the settings are newer than the agent that runs: what it will meet when it starts again.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ async def collect(path: Path, *, before: Facts | None = None) -> Facts:
     """
     looked = await _within(FILES_S, "reading the settings", lambda: _in_thread(lambda: open_settings(path)))
     settings, opened = (unread_settings(looked.reason), None) if isinstance(looked, Unknown) else looked
-    return await _Collector(settings, opened, before).run() if opened is not None else _unseen(settings, UNREAD)
+    facts = await _Collector(settings, opened, before).run() if opened is not None else _unseen(settings, UNREAD)
+    return replace(facts, config_file=path)
 
 
 def _unseen(settings: SettingsFacts, unknown: Unknown) -> Facts:
@@ -155,12 +157,24 @@ class _Collector:
             told = known(self._facts.status().sources)
         except NotKnownError as error:
             told = Unknown(str(error))
-        reads_all, config, exposed = isinstance(told, Unknown), self._opened.config, self._exposed_before()
+        config, exposed = self._opened.config, self._exposed_before()
+        reads_all = isinstance(told, Unknown) or self._are_settings_newer()
         seen = await _within(
             SOURCES_S, "reading the sources", lambda: read_sources(config, reads_all=reads_all, exposed=exposed)
         )
         forms, workers = (seen, seen) if isinstance(seen, Unknown) else seen
         self._facts = replace(self._facts, sources=forms if isinstance(told, Unknown) else told, workers=workers)
+        if reads_all and not isinstance(told, Unknown) and not isinstance(forms, Unknown):
+            untried = tuple(f"{form.name}: {form.error}" for form in forms if form.error)
+            self._facts = replace(self._facts, untried=untried)
+
+    def _are_settings_newer(self) -> bool:
+        """Whether the agent that runs was started before the settings were written (rule 5)."""
+        try:
+            up_s = known(self._facts.status().agent).uptime_s
+            return known(self._facts.settings.changed_s) > time.time() - up_s
+        except NotKnownError:
+            return False
 
     def _exposed_before(self) -> dict[str, tuple[str, ...]]:
         """What is known of the workers' control ports, by the worker's name."""

@@ -12,11 +12,13 @@ Source: METERING, "Why am I not earning".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.doctor import checks_chain, checks_host, checks_peers, checks_pool, checks_work
+from agent.doctor.checks import ABOVE
 from agent.doctor.facts import Facts, NotKnownError, known
 from agent.doctor.findings import Finding, Severity
+from agent.invoking import spelled
 
 CHECKS = (
     *checks_host.CHECKS,
@@ -28,8 +30,13 @@ CHECKS = (
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """The outcome of every check, first cause first."""
-    return [check.make(facts) for check in CHECKS]
+    """The outcome of every check, first cause first; what helps can be copied (`agent.invoking`)."""
+    findings: list[Finding] = []
+    for check in CHECKS:
+        found = check.make(facts)
+        fix = found.fix if any(not each.is_fine for each in findings) else found.fix.removeprefix(ABOVE)
+        findings.append(replace(found, fix=spelled(fix, facts.config_file)))
+    return findings
 
 
 def first_problem(findings: Sequence[Finding]) -> Finding | None:

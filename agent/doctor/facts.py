@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from agent.errors import AgentError
+from agent.verbs import DEFAULT_CONFIG
 
 if TYPE_CHECKING:
     from agent.doctor.status_form import SourceForm, Status
@@ -78,6 +80,10 @@ class SettingsFacts:
     """The files behind [attestation]."""
     changed_s: Maybe[int]
     """When the settings file was written last, Unix seconds."""
+    denied_keys: frozenset[str] = frozenset()
+    """The keys, node_key and wallet_key, whose file is another user's alone: root's, mostly."""
+    not_backed_up: Maybe[tuple[str, ...]] = ()
+    """The key files that can be used, and of which no backup is noted beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,17 +109,21 @@ class JournalFacts:
 
     missing: str | None
     unusable: Trial
-    """It cannot be opened, or is of another node key, pool or version."""
+    """It cannot be opened, or is of another version."""
     damage: Trial
     windows_waiting: Maybe[int]
     """Closed work windows that are no records yet."""
     settled: Maybe[SettledFacts | None]
     """The last settlement that it holds; None: none so far."""
+    key_in_use: str | None = None
+    """Why the last run stopped, if another host used the node key."""
+    foreign: str | None = None
+    """Why it is of another node key or pool than these settings."""
 
     @property
     def is_open(self) -> bool:
         """Whether it could be opened, and so was examined."""
-        return self.missing is None and self.unusable is None
+        return self.missing is None and self.unusable is None and self.foreign is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +150,19 @@ class DaemonState(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds the journal: its number and command line, as far as the kernel shows them."""
+
+    pid: int | None
+    command: str
+    is_agent: bool
+    """Whether it runs an agent, as far as its command line tells."""
+
+    def __str__(self) -> str:
+        return "a process that is not shown here" if self.pid is None else f"process {self.pid} ({self.command})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFacts:
     """The running agent, as it speaks of itself. `detail` are the words of what went wrong in asking it."""
 
@@ -148,6 +171,8 @@ class DaemonFacts:
     status: Maybe[Status]
     healthy: Trial
     ready: Trial
+    holder: Holder | None = None
+    """Who holds the journal while nobody answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,13 +209,17 @@ class PoolFacts:
     state: PoolState
     rewards: RewardsState
     entry: Maybe[Participant | None]
-    """The own registry entry; None if there is none."""
+    """The entry of the own node key; None if there is none."""
     wallet: Maybe[Address]
     wallet_nanoton: Maybe[int]
     worker: Trial
     """Whether the policy lets the own Cocoon worker contract count."""
     worker_tokens: Maybe[int]
     """What that contract was ever paid for."""
+    is_next_registered: bool = False
+    """Whether the registry names the key that a rotation made (node.key.next)."""
+    wallets_node_key: bytes | None = None
+    """The node key that the registry names for the own wallet, if it is another than the own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +256,10 @@ class Facts:
     sources: Maybe[list[SourceForm]]
     """What counts this host's work, as the agent reads it; while none runs, as this command did."""
     workers: Maybe[tuple[WorkerFacts, ...]]
+    config_file: Path = DEFAULT_CONFIG
+    """The settings file that was looked at."""
+    untried: tuple[str, ...] = ()
+    """What is wrong with sources of settings that are newer than the agent that runs."""
 
     def status(self) -> Status:
         """What the running agent says of itself. Raises `NotKnownError` if it says nothing."""

@@ -5,13 +5,15 @@ What answers may be anything that holds the port: answers are bounded in bytes a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import trio
 
 from agent.client import STATUS, fetch, open_client, status_tree
 from agent.config import Config
 from agent.doctor.facts import DaemonFacts, DaemonState, Maybe, Trial, Unknown
-from agent.doctor.probing_journal import is_held
+from agent.doctor.probing_journal import find_holder
 from agent.doctor.status_form import Status, read_status
 from agent.errors import OperationError
 from agent.http_read import InvalidAnswerError, NoAnswerError
@@ -63,13 +65,15 @@ async def read_running(client: httpx.AsyncClient) -> Status:
 
 async def _look_for_holder(config: Config, error: SilentError) -> Maybe[DaemonFacts]:
     """Nobody answers: whether a process holds the journal tells an agent that is down from one that is silent."""
-    held = await trio.to_thread.run_sync(is_held, config.journal_file)
-    if isinstance(held, Unknown):
-        detail = f"{error}; {held.reason}"
+    holder = await trio.to_thread.run_sync(find_holder, config.journal_file)
+    if isinstance(holder, Unknown):
+        detail = f"{error}; {holder.reason}"
         return _unasked(DaemonState.DOWN, detail) if config.web.port else Unknown(detail)
-    if held and not config.web.port:
+    if holder is None:
+        return _unasked(DaemonState.DOWN, str(error))
+    if not config.web.port:
         return Unknown(str(error))
-    return _unasked(DaemonState.SILENT if held else DaemonState.DOWN, str(error))
+    return replace(_unasked(DaemonState.SILENT, str(error)), holder=holder)
 
 
 async def _probe(client: httpx.AsyncClient, *paths: str) -> list[Trial]:

@@ -192,10 +192,10 @@ async def _pool(opened: Opened, chain: Chain, block: Block) -> PoolFacts:
     config = opened.config
     reader = PoolReader(chain, config.pool.contract)
     state, rewards = await reader.state(block), await reader.rewards(block)
+    registry = await reader.registry(block)
     entry: Maybe[Participant | None] = Unknown("the node key cannot be used")
     if opened.node_key is not None:
-        public = opened.node_key.public
-        entry = next((each for each in await reader.registry(block) if each.node_key == public), None)
+        entry = _entry_of(registry, opened.node_key.public)
     wallet: Maybe[Address] = Unknown("the wallet key cannot be used")
     balance: Maybe[int] = Unknown("the wallet key cannot be used")
     if opened.wallet_key is not None:
@@ -219,7 +219,14 @@ async def _pool(opened: Opened, chain: Chain, block: Block) -> PoolFacts:
         wallet_nanoton=balance,
         worker=worker,
         worker_tokens=tokens,
+        is_next_registered=opened.next_node_key is not None
+        and _entry_of(registry, opened.next_node_key.public) is not None,
+        wallets_node_key=next((each.node_key for each in registry if each.address == wallet and each != entry), None),
     )
+
+
+def _entry_of(registry: Sequence[Participant], public: bytes) -> Participant | None:
+    return next((each for each in registry if each.node_key == public), None)
 
 
 async def _worker(

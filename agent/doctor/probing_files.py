@@ -15,8 +15,10 @@ from typing import TypeVar
 
 from agent.config import Config, load_config
 from agent.doctor.facts import HostFacts, Nothing, SettingsFacts, Trial, Unknown
-from agent.errors import AgentError, ConfigError
+from agent.errors import AgentError, ConfigError, KeyDeniedError, KeyFileError
 from agent.identity import load_key
+from agent.keys.marker import last_backup
+from agent.keys.rotating import next_file
 from agent.policies import load_policies
 from agent.providers import open_providers, pool_root
 from agent.servers import config_servers
@@ -41,6 +43,8 @@ class Opened:
     wallet_key: SigningKey | None
     policies: Mapping[bytes, PoolPolicy] | None
     servers: tuple[LiteServer, ...]
+    next_node_key: SigningKey | None = None
+    """That of a rotation which is not finished."""
 
 
 def open_settings(path: Path) -> tuple[SettingsFacts, Opened | None]:
@@ -55,6 +59,7 @@ def open_settings(path: Path) -> tuple[SettingsFacts, Opened | None]:
     }
     node_key, node_trial = _try(lambda: load_key(keys["node_key"]))
     wallet_key, wallet_trial = _try(lambda: load_key(keys["wallet_key"]))
+    denied = frozenset(name for name, file in keys.items() if _is_denied(file) and not _is_closed(file))
     files = [file for file in (config.pool.policy_file, config.pool.next_policy_file) if file is not None]
     policies, policy_trial = _try(lambda: {policy.hash: policy for policy in load_policies(config)})
     servers, servers_trial = _try(lambda: tuple(config_servers(config)))
@@ -64,13 +69,28 @@ def open_settings(path: Path) -> tuple[SettingsFacts, Opened | None]:
         node_key=node_trial,
         wallet_key=wallet_trial,
         closed_keys={name: str(file) for name, file in keys.items() if _is_closed(file)},
+        denied_keys=denied,
         policy=policy_trial,
         policy_files=tuple(str(config.resolve(file)) for file in files[: len(policies or ())]),
         servers=servers_trial,
         proof=proof_trial,
         changed_s=_changed_s(path),
+        not_backed_up=Unknown("this user may not read the keys")
+        if denied
+        else tuple(
+            str(keys[name])
+            for name, key in (("node_key", node_key), ("wallet_key", wallet_key))
+            if key is not None and not _is_backed_up(keys[name], key)
+        ),
     )
-    opened = Opened(config=config, node_key=node_key, wallet_key=wallet_key, policies=policies, servers=servers or ())
+    opened = Opened(
+        config=config,
+        node_key=node_key,
+        wallet_key=wallet_key,
+        policies=policies,
+        servers=servers or (),
+        next_node_key=_try(lambda: load_key(next_file(config)))[0],
+    )
     return facts, opened
 
 
@@ -86,6 +106,7 @@ def unread_settings(reason: str) -> SettingsFacts:
         servers=UNREAD,
         proof=UNREAD,
         changed_s=UNREAD,
+        not_backed_up=UNREAD,
     )
 
 
@@ -103,6 +124,22 @@ def _is_closed(key_file: Path) -> bool:
     except OSError:
         return False  # what keeps it from being used is not its mode
     return stat.S_ISREG(mode) and (bool(mode & (stat.S_IRWXG | stat.S_IRWXO)) or not mode & stat.S_IRUSR)
+
+
+def _is_denied(key_file: Path) -> bool:
+    """Whether this user may not read it, which an agent that gets it from systemd need not."""
+    try:
+        load_key(key_file)
+    except KeyFileError as error:
+        return isinstance(error, KeyDeniedError)
+    return False
+
+
+def _is_backed_up(key_file: Path, key: SigningKey) -> bool:
+    try:
+        return last_backup(key_file, key.public) is not None
+    except KeyFileError:
+        return False  # a note that cannot be read is none
 
 
 def _changed_s(path: Path) -> int | Unknown:

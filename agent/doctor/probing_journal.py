@@ -10,12 +10,13 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from agent import journal_file
 from agent.db.examining import Examination, examine
-from agent.doctor.facts import JournalFacts, Maybe, SettledFacts, Trial, Unknown
-from agent.errors import JournalError
+from agent.doctor.facts import Holder, JournalFacts, Maybe, SettledFacts, Trial, Unknown
+from agent.errors import ForeignJournalError, JournalError
 from gossip.errors import InvalidMessageError
 from gossip.records import PoolId
 from gossip.settlement import verify_checkpoint
@@ -23,6 +24,9 @@ from gossip.settlement import verify_checkpoint
 EXAMINE_S = 5.0
 _TICK_INSTRUCTIONS = 10_000
 """Of SQLite's machine, between two looks at the time."""
+COMMAND_MAX = 120
+LOCKS = Path("/proc/locks")
+_LOCK_WORDS = 8
 _NO_KEY = Unknown("the node key cannot be used, and the journal is not opened without it")
 
 
@@ -52,7 +56,11 @@ def look_at_journal(
                 damage=_damage(database, node_key, pool) if earlier is None else earlier.damage,
                 windows_waiting=waiting,
                 settled=_settled(database, node_key),
+                key_in_use=_key_in_use(database),
             )
+    except ForeignJournalError as error:
+        reason = "the journal is of another agent"
+        return replace(_unread(missing=None, unusable=Unknown(reason), reason=reason), foreign=str(error))
     except JournalError as error:
         return _unread(missing=None, unusable=str(error), reason="the journal cannot be read")
 
@@ -105,20 +113,37 @@ def _settled(database: sqlite3.Connection, node_key: bytes) -> Maybe[SettledFact
     )
 
 
-def is_held(path: Path) -> Maybe[bool]:
-    """Whether a process holds the journal's lock. It is asked for shared, and let go of at once."""
+def _key_in_use(database: sqlite3.Connection) -> str | None:
+    row = database.execute("SELECT value FROM meta WHERE key = ?", (journal_file.KEY_IN_USE,)).fetchone()
+    return None if row is None else bytes(row[0]).decode(errors="replace") or None
+
+
+def find_holder(path: Path) -> Maybe[Holder | None]:
+    """The process that holds the journal's lock, None if none does. The lock is asked for shared, and let go of."""
     try:
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return False
+        return None
     except OSError as error:
         return Unknown(f"{path}: its lock cannot be looked at: {error.strerror}")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return _holder(os.fstat(descriptor).st_ino)
     except OSError as error:
         return Unknown(f"{path}: its lock cannot be looked at: {error.strerror}")
     finally:
         os.close(descriptor)
-    return False
+    return None
+
+
+def _holder(inode: int) -> Holder:
+    """Who holds a lock on this inode (proc(5), /proc/locks); what a sandbox hides is not shown."""
+    try:
+        lines = [line.split() for line in LOCKS.read_text().splitlines()]
+        locks = [each for each in lines if len(each) == _LOCK_WORDS and each[1] == "FLOCK"]
+        pid = next(int(each[4]) for each in locks if each[5].rpartition(":")[2] == str(inode) and int(each[4]) > 0)
+        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    except (OSError, ValueError, StopIteration):
+        return Holder(pid=None, command="", is_agent=True)
+    return Holder(pid=pid, command=" ".join(words)[:COMMAND_MAX], is_agent="run" in words)

@@ -72,6 +72,9 @@ class EvidenceForm(Form, frozen=True):
 
 class WorkForm(Form, frozen=True):
     tokens: Count = 0
+    tasks: Count = 0
+    tokens_per_s: float | None = None
+    error: str | None = None
 
 
 class SourceForm(Form, frozen=True):
@@ -82,6 +85,8 @@ class SourceForm(Form, frozen=True):
     provenance: str | None = None
     sampled_s: Count | None = None
     error: str | None = None
+    restarts: Count = 0
+    restarted_s: Seconds | None = None
     gauges: dict[str, float] = {}
     notes: list[str] = []
 
@@ -89,6 +94,39 @@ class SourceForm(Form, frozen=True):
     def name(self) -> str:
         """What people call it."""
         return f"{self.source} {self.instance}"
+
+
+class MemoryForm(Form, frozen=True):
+    """What is used of the tightest limit on the agent's memory."""
+
+    used_bytes: Count = 0
+    limit_bytes: Count = 0
+    limited_by: str = ""
+
+
+class StepBackForm(Form, frozen=True):
+    """When this host's clock was set back last, and by how much."""
+
+    by_s: Seconds = 0
+    at_s: Seconds = 0
+
+
+class RiftForm(Form, frozen=True):
+    """Operators of another version of `what` ("protocol" or "tally")."""
+
+    what: str = ""
+    stops: bool = False
+    is_outdated: bool = False
+    text: str = ""
+
+
+class KeyInUseForm(Form, frozen=True):
+    text: str = ""
+
+
+class VersionsForm(Form, frozen=True):
+    rifts: list[RiftForm] = []
+    key_in_use: KeyInUseForm | None = None
 
 
 class PeerForm(Form, frozen=True):
@@ -141,7 +179,7 @@ _UNTOLD = Unknown("the agent does not say")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The sections, each as it was told. `close` and `own` are None while there is nothing to say."""
+    """The sections, each as it was told. `close`, `own`, `memory` and `clock_step_back` are None if there is none."""
 
     agent: Maybe[AgentForm] = _UNTOLD
     chain: Maybe[ChainForm] = _UNTOLD
@@ -159,6 +197,9 @@ class Status:
     own: Maybe[OwnForm | None] = _UNTOLD
     claimable_nanoton: Maybe[int] = _UNTOLD
     reconciliation: Maybe[ReconciliationForm] = _UNTOLD
+    versions: Maybe[VersionsForm] = _UNTOLD
+    memory: Maybe[MemoryForm | None] = _UNTOLD
+    clock_step_back: Maybe[StepBackForm | None] = _UNTOLD
 
 
 _Form = TypeVar("_Form")
@@ -182,6 +223,9 @@ def read_status(tree: Mapping[str, Any]) -> Status:
         own=_optional(tree, "own", OwnForm),
         claimable_nanoton=_section(tree, "claimable_nanoton", Count),
         reconciliation=_section(tree, "reconciliation", ReconciliationForm),
+        versions=_section(tree, "versions", VersionsForm),
+        memory=_optional(tree, "memory", MemoryForm),
+        clock_step_back=_optional(tree, "clock_step_back", StepBackForm),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from io import StringIO
+from pathlib import Path
 
 import trio
 from rich.console import Console
@@ -14,6 +15,7 @@ from agent.doctor.collecting import collect
 from agent.doctor.diagnosis import diagnose, exit_code, first_problem, verdict
 from agent.doctor.findings import Severity
 from agent.doctor.screen import findings_text
+from agent.errors import DENIED, ConfigError
 from agent.output import answer
 
 _SILENT = (Severity.OK, Severity.NOT_APPLICABLE)
@@ -21,7 +23,12 @@ _SILENT = (Severity.OK, Severity.NOT_APPLICABLE)
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Say why this node does not earn; the exit code is the class of the first problem."""
+    """Say why this node does not earn; the exit code is the class of the first problem.
+
+    Raises:
+        ConfigError: this user may not read the settings: that is no finding, as the agent may.
+    """
+    _require_permission(options.config)
     facts = trio.run(collect, options.config, strict_exception_groups=True)
     findings = diagnose(facts)
     said = verdict(facts, findings)
@@ -35,6 +42,15 @@ def doctor(options: argparse.Namespace) -> int:
     }
     answer(options, value, _printed(findings_text(findings, said.text, shows_all=options.all)))
     return exit_code(findings)
+
+
+def _require_permission(config: Path) -> None:
+    try:
+        config.open("rb").close()
+    except PermissionError as error:
+        raise ConfigError(f"{config}: {DENIED}") from error
+    except OSError:
+        return  # a finding
 
 
 def _printed(text: Text) -> str:

@@ -47,6 +47,6 @@ def _require_fit(options: argparse.Namespace) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OperationError(f"--csv {path}: cannot be written: {error.strerror}") from error

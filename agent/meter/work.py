@@ -18,6 +18,8 @@ wall clock, which may step either way.
    anew at the reading, with the amounts that it holds and none of its time. What was closed meanwhile may cover
    time that is still to come: `agent.measuring` sees to it that no such window enters the log.
 7. A source that was taken out of the settings is in its last window with what was read of it, then gone.
+8. A window that began before `parted_s` ends at the first reading from then on, however short: so what was done before
+   the host's evidence, which counts nothing, takes nothing of what came after with it.
 
 Source: METERING, "Counters"; PROTOCOL, "Records" (kind 2).
 """
@@ -58,10 +60,11 @@ class WorkWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowLimits:
-    """Lengths of windows in seconds; `window_max_s` is the pool policy's."""
+    """Lengths of windows in seconds; `window_max_s` is the pool policy's. `parted_s` (Unix seconds): rule 8."""
 
     window_s: int = 60
     window_max_s: int = 600
+    parted_s: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.window_s <= self.window_max_s // 2:
@@ -148,7 +151,8 @@ def observe(
         ),
     )
     full_s = limits.window_s if state.is_busy else limits.window_max_s
-    if state.cursor_s - state.start_s >= full_s:
+    is_parted = limits.parted_s is not None and state.start_s < limits.parted_s <= state.cursor_s
+    if is_parted or state.cursor_s - state.start_s >= full_s:
         state, window = close(state)
         closed += (window,) if window else ()
     return Observed(state=state, windows=closed, refused=refused)

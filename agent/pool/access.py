@@ -7,8 +7,8 @@ is sent; --node-key where an operator signs. With a config none of these is give
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from agent.identity import load_key
 from agent.pool.session import PoolSession
 from agent.servers import config_servers, read_global_config, typed_servers
 from contracts.chain import LiteServer, open_chain
+from contracts.errors import ChainUnavailableError
 from contracts.model import Address
 from contracts.wallet import Wallet
 
@@ -74,22 +75,38 @@ async def open_session(access: Access, pool: Address) -> AsyncIterator[PoolSessi
     Raises:
         ConfigError: the liteservers are of another network.
         KeyFileError: the wallet's key cannot be used.
+        ChainUnavailableError: no liteserver answers; the message names one.
     """
     key = None if access.wallet_key_file is None else load_key(access.wallet_key_file)
     async with open_chain(access.servers, trust_level=access.trust_level, timeout_s=access.timeout_s) as chain:
-        found = await chain.global_id()
-        if found != access.global_id:
-            raise ConfigError(f"the liteservers are of the network {found}, not of {access.global_id}")
-        wallet = None
-        if key is not None:
-            wallet = Wallet(
-                chain,
-                key.seed,
-                access.wallet_version,
-                global_id=access.global_id,
-                lock_file=access.wallet_lock_file,
+        with _naming(access.servers):
+            found = await chain.global_id()
+            if found != access.global_id:
+                raise ConfigError(f"the liteservers are of the network {found}, not of {access.global_id}")
+            wallet = None
+            if key is not None:
+                wallet = Wallet(
+                    chain,
+                    key.seed,
+                    access.wallet_version,
+                    global_id=access.global_id,
+                    lock_file=access.wallet_lock_file,
+                )
+            yield PoolSession(
+                chain, pool, global_id=access.global_id, wallet=wallet, node_key_file=access.node_key_file
             )
-        yield PoolSession(chain, pool, global_id=access.global_id, wallet=wallet, node_key_file=access.node_key_file)
+
+
+@contextmanager
+def _naming(servers: Sequence[LiteServer]) -> Iterator[None]:
+    """Say of a server's error that it is a liteserver's, how many were asked, and where others are named."""
+    try:
+        yield
+    except ChainUnavailableError as error:
+        if not str(error).startswith(tuple(f"{server}: " for server in servers)):
+            raise
+        many = "the only one that is named" if len(servers) == 1 else f"none of the {len(servers)} named answers"
+        raise ChainUnavailableError(f"liteserver {error}; {many}: others go into [chain] of the settings") from error
 
 
 def access_of(options: argparse.Namespace) -> Access:

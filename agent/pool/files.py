@@ -20,6 +20,7 @@ from pytoniq_core import Cell
 from agent import arguments
 from agent.config import parse_toml
 from agent.errors import ConfigError
+from agent.toml_errors import not_toml
 from contracts.errors import InvalidCellError, InvalidValueError
 from contracts.layout import parse_boc
 from contracts.model import (
@@ -247,4 +248,4 @@ def _load(path: Path, form: type[_F]) -> _F:
     try:
         return parse_toml(read_bytes(path).decode(), path, form)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(f"{path}: {not_toml(error)}") from error

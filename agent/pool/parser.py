@@ -1,22 +1,15 @@
-"""Builds the command line of `gpupool pool` from the table in `agent.pool.verbs`.
-
-A verb's function is named as "module.function" of this package and imported when it runs, so that `gpupool
-version` loads neither the chain client nor the emulator.
-"""
+"""Builds the command line of `gpupool pool` from the table in `agent.pool.verbs`; what a verb needs gives options."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import indent
 
 from agent.pool.verb import GROUPS, Needs, Verb
 from agent.pool.verbs import VERBS
-
-Verbs = argparse._SubParsersAction
-"""What argparse gives for a parser's subcommands."""
+from agent.verbs import Verbs, add_config, add_json, runner, sentence
 
 
 def add_pool(verbs: Verbs[argparse.ArgumentParser], default_config: Path) -> None:
@@ -39,22 +32,12 @@ def add_pool(verbs: Verbs[argparse.ArgumentParser], default_config: Path) -> Non
         if first not in families:
             family = own.add_parser(
                 first,
+                help=", ".join(each.name.split()[-1] for each in VERBS if each.name.startswith(f"{first} ")),
                 description=f"Each of these explains itself: gpupool pool {first} COMMAND --help.",
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
             families[first] = family.add_subparsers(title="commands", required=True, metavar="COMMAND")
         _add(families[first], second, verb, default_config)
-
-
-def runner(target: str) -> Callable[[argparse.Namespace], int]:
-    """The function "module.function" of this package, imported when it is called."""
-    module, _, name = target.partition(".")
-
-    def run(options: argparse.Namespace) -> int:
-        outcome: int = getattr(import_module(f"agent.pool.{module}"), name)(options)
-        return outcome
-
-    return run
 
 
 def _listing() -> str:
@@ -85,23 +68,21 @@ def _add(verbs: Verbs[argparse.ArgumentParser], word: str, verb: Verb, default_c
     parser = verbs.add_parser(
         word,
         help=verb.summary,
-        description=verb.summary[:1].upper() + verb.summary[1:] + ".",
+        description=sentence(verb.summary),
         epilog=_epilog(verb),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=runner(verb.run), parser=parser, verb=f"pool {verb.name}", **verb.defaults)
+    parser.set_defaults(run=runner(f"agent.pool.{verb.run}"), parser=parser, verb=f"pool {verb.name}", **verb.defaults)
     for argument in verb.arguments:
         settings: Mapping[str, object] = argument.settings
         parser.add_argument(*argument.flags, **settings)  # type: ignore[arg-type]
     _add_needs(parser, verb.needs, default_config)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_json(parser)
 
 
 def _add_needs(parser: argparse.ArgumentParser, needs: Needs, default_config: Path) -> None:
     if needs & Needs.CONFIG:
-        parser.add_argument(
-            "--config", type=Path, default=default_config, metavar="FILE", help="settings (default: %(default)s)"
-        )
+        add_config(parser, default_config)
     if needs & Needs.CHAIN:
         _add_chain(parser, needs)
     if needs & Needs.SENDS:

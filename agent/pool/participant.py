@@ -9,16 +9,16 @@ Source: CONTRACTS, "Must exist" (ParticipantRegistry).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from pytoniq_core import Cell
 
 from agent import arguments
 from agent.errors import OperationError
-from agent.output import answer
+from agent.output import EXIT_USAGE, answer, note
 from agent.pool.access import with_session
-from agent.pool.sending import Operation, carry_out
+from agent.pool.sending import Operation, carry_out, perform, show_forecast
 from agent.pool.session import PoolSession
 from agent.pool.values import span, utc
 from agent.screens import ton_exact
@@ -30,29 +30,67 @@ from contracts.signing import SigningKey
 
 
 def register(options: argparse.Namespace) -> int:
-    """Stake and join."""
-    stake = arguments.parse_ton("--stake", options.stake)
+    """Stake and join; without an amount, only say what the least stake is."""
+    stake = None if options.stake is None else arguments.parse_ton("--stake", options.stake)
     worker = arguments.parse_address("--worker", options.worker) if options.worker else None
     spec_hash = arguments.parse_hash("--gpu-spec-hash", options.gpu_spec_hash) if options.gpu_spec_hash else ZERO_HASH
 
     async def act(session: PoolSession) -> int:
         node_key = session.node_key()
+        rules = (await session.reader.state()).params.rules
+        amount = rules.min_stake_nanoton if stake is None else stake
         operation = await registration(
             session,
             node_key=node_key,
-            stake_nanoton=stake,
+            stake_nanoton=amount,
             worker=worker,
             gpu_spec_hash=spec_hash,
             gpu_count=options.gpu_count,
         )
-        rehearsed = await carry_out(session, options, operation)
-        if rehearsed is not None:
-            return rehearsed
+        if options.dry_run:
+            return await show_forecast(session, options, operation)
+        if stake is None:
+            note(_NO_STAKE.format(least=ton_exact(amount), wait=span(rules.withdrawal_delay_s)))
+            return EXIT_USAGE
+        landed = await perform(session, operation)
         owner = session.wallet.address
-        value = {"participant": str(owner), "node_key": node_key.public.hex(), "stake_nanoton": stake}
-        return answer(options, value, f"registered {owner} with {ton_exact(stake)}")
+        value = {
+            "participant": str(owner),
+            "node_key": node_key.public.hex(),
+            "stake_nanoton": stake,
+            "transaction": landed.hash.hex(),
+        }
+        return answer(options, value, _REGISTERED.format(owner=owner, stake=ton_exact(stake), hash=landed.hash.hex()))
 
     return with_session(options, act)
+
+
+_NO_STAKE = (
+    "nothing was done. This pool's least stake is {least}; it stays locked, and comes back {wait} after it is asked "
+    "back. Name what to stake: --stake TON; --dry-run shows the fees"
+)
+_REGISTERED = (
+    "registered {owner} with {stake}\n"
+    "transaction {hash} of the registry\n"
+    "next: start the agent, if it does not run yet (systemctl start gpupool-agent, or gpupool run); "
+    "gpupool doctor says whether it earns"
+)
+
+
+def _require_new(participants: Iterable[Participant], owner: Address, node_key: bytes) -> None:
+    """Raise `OperationError` if the wallet, or the node key (32 bytes), has an entry; it says which, and whose."""
+    for entry in participants:
+        if entry.address == owner and entry.node_key == node_key:
+            raise OperationError(f"this agent is registered already: wallet {owner}, with this node key")
+        if entry.address == owner:
+            raise OperationError(
+                f"this wallet, {owner}, is registered already, with another node key: {entry.node_key.hex()}. To have "
+                "it name another one: gpupool keys rotate"
+            )
+        if entry.node_key == node_key:
+            raise OperationError(
+                f"this node key, {node_key.hex()}, is registered already, by another wallet: {entry.address}"
+            )
 
 
 async def registration(
@@ -71,8 +109,7 @@ async def registration(
     """
     state, participants = await session.reader.state(), await session.reader.registry()
     owner = session.wallet.address
-    if any(p.address == owner or p.node_key == node_key.public for p in participants):
-        raise OperationError("this wallet or node key is registered already")
+    _require_new(participants, owner, node_key.public)
     if state.is_paused(await session.now_s()):
         raise OperationError("the pool is paused and takes no participants meanwhile")
     if not state.registration_open or len(participants) >= state.params.max_participants:

@@ -18,7 +18,7 @@ from agent.errors import ConfigError, OperationError
 from agent.output import answer, note
 from agent.pool.access import with_session
 from agent.pool.participant import entry_of, to_registry
-from agent.pool.sending import Operation, carry_out
+from agent.pool.sending import Operation, carry_out, perform, show_forecast
 from agent.pool.session import PoolSession
 from agent.pool.values import utc
 from agent.screens import ton_exact
@@ -50,17 +50,24 @@ def claim(options: argparse.Namespace) -> int:
         participant = named or session.wallet.address
         settlement = await _settlement(session, config)
         operation, due = await claiming(session, settlement, participant)
-        rehearsed = await carry_out(session, options, operation)
-        if rehearsed is not None:
-            return rehearsed
+        if options.dry_run:
+            return await show_forecast(session, options, operation)
+        landed = await perform(session, operation)
         paid = (await session.reader.rewards()).paid_nanoton.get(participant.account, 0)
         value = {
             "participant": str(participant),
             "paid_now_nanoton": paid - due.paid_nanoton,
             "paid_nanoton": paid,
             "earned_nanoton": due.earned_nanoton,
+            "transaction": landed.hash.hex(),
         }
-        return answer(options, value, f"paid {ton_exact(paid - due.paid_nanoton)} to {participant}")
+        return answer(
+            options,
+            value,
+            f"paid {ton_exact(paid - due.paid_nanoton)} to {participant}\n"
+            f"transaction {landed.hash.hex()} of the rewards contract\n"
+            f"of {ton_exact(due.earned_nanoton)} that it earned, {ton_exact(paid)} are paid now: see gpupool earnings",
+        )
 
     return with_session(options, act)
 

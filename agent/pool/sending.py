@@ -22,6 +22,7 @@ from agent.output import EXIT_FAILED, answer, note
 from agent.pool.session import PoolSession
 from agent.screens import ton_exact
 from agent.trace import Trace
+from contracts.chain import TransactionSummary
 from contracts.model import NANO, Address
 from contracts.wallet import OutMessage
 
@@ -62,9 +63,14 @@ class Operation:
 
 async def carry_out(session: PoolSession, options: argparse.Namespace, operation: Operation) -> int | None:
     """Perform the operation and return None; or, with --dry-run, show what it would do and return the exit code."""
-    if not options.dry_run:
-        await perform(session, operation)
-        return None
+    if options.dry_run:
+        return await show_forecast(session, options, operation)
+    await perform(session, operation)
+    return None
+
+
+async def show_forecast(session: PoolSession, options: argparse.Namespace, operation: Operation) -> int:
+    """Show what the operation would do, and send nothing; the exit code. Raises as `rehearse` does."""
     from agent.pool.forecast import forecast_text, forecast_value
 
     await _require_balance(session, operation)
@@ -74,8 +80,8 @@ async def carry_out(session: PoolSession, options: argparse.Namespace, operation
     return answer(options, value, forecast_text(value)) or (EXIT_FAILED if forecast.refusal else 0)
 
 
-async def perform(session: PoolSession, operation: Operation) -> None:
-    """Send the message, and wait until the contracts have done with it.
+async def perform(session: PoolSession, operation: Operation) -> TransactionSummary:
+    """Send the message, and wait until the contracts have done with it; the transaction that ends its way.
 
     Raises:
         RefusedError: a contract refused it; what it carried came back, less the gas.
@@ -89,8 +95,9 @@ async def perform(session: PoolSession, operation: Operation) -> None:
         await session.wallet.transfer([operation.message])
         with trio.move_on_after(CONFIRM_TIMEOUT_S):
             while True:
-                if await trace.is_taken_by(operation.final or operation.dest):
-                    return
+                landed = await trace.taken_by(operation.final or operation.dest)
+                if landed is not None:
+                    return landed
                 await trio.sleep(CONFIRM_INTERVAL_S)
     except KeyboardInterrupt:
         note(f"interrupted; {operation.what} may have been sent all the same: look at `gpupool pool status` first")

@@ -11,6 +11,8 @@ from enum import Flag, auto
 from pathlib import Path
 from typing import Any
 
+from agent.verbs import Argument, arg
+
 GROUPS = {
     "begin": "Begin a pool (owner)",
     "part": "Take part (participant)",
@@ -48,12 +50,6 @@ BY_AGENT = Needs.CONFIG | Needs.SENDS
 """Needs a settlement, which an agent knows: its config is needed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
-    flags: tuple[str, ...]
-    settings: Mapping[str, Any]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
     """One verb. `run` is "module.function" of this package; `example` follows the name; `file` shows its FILE."""
@@ -67,11 +63,6 @@ class Verb:
     file: str = ""
     arguments: tuple[Argument, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-def arg(*flags: str, **settings: Any) -> Argument:
-    """An argument as argparse takes it."""
-    return Argument(flags, settings)
 
 
 FILE = arg("file", type=Path, metavar="FILE", help="a TOML file")

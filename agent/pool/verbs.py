@@ -14,9 +14,9 @@ from agent.pool.verb import (
     SEND,
     Needs,
     Verb,
-    arg,
 )
 from agent.pool.verbs_of_power import CARRY, DISCIPLINE, RUN
+from agent.verbs import arg
 
 _BEGIN = (
     Verb(
@@ -63,7 +63,7 @@ _PART = (
         needs=SEND | Needs.SIGNS,
         example="--stake 100",
         arguments=(
-            arg("--stake", default="100", metavar="TON", help="stake (default: %(default)s)"),
+            arg("--stake", metavar="TON", help="what to stake; without, only say what the pool's least stake is"),
             arg("--worker", metavar="ADDRESS", help="this participant's Cocoon worker contract"),
             arg("--gpu-spec-hash", metavar="HASH", help="of a description of its GPUs"),
             arg("--gpu-count", type=int, default=0, metavar="N", help="(default: %(default)s)"),

@@ -15,8 +15,8 @@ from agent.pool.verb import (
     SEND,
     Needs,
     Verb,
-    arg,
 )
+from agent.verbs import arg
 
 SLASH_REASONS = ("offline", "invalid_attestation", "fork", "malice")
 UPGRADE_TARGETS = ("pool", "rewards", "registry")
@@ -108,7 +108,7 @@ RUN = (
         summary="open or shut the registration",
         needs=COMMAND,
         example="shut",
-        arguments=(arg("state", choices=("open", "shut")),),
+        arguments=(arg("state", choices=("open", "shut"), help="what it shall be"),),
     ),
     Verb(
         group="run",

@@ -8,7 +8,8 @@ from typing import Any
 
 from agent import arguments
 from agent.config import Config, load_config
-from agent.errors import ConfigError, OperationError
+from agent.errors import ConfigError, KeyFileError, OperationError
+from agent.identity import load_key
 from agent.output import answer, note
 from agent.plotting import save_bars
 from agent.policies import load_policies
@@ -16,7 +17,8 @@ from agent.score import simulating
 from agent.score.simulating import STRATEGIES, Row, Simulation
 from agent.screens import aligned, ton_exact
 from agent.settlements import reading_settlements
-from contracts.model import NANO
+from contracts.model import NANO, Address
+from contracts.wallet import wallet_address
 from gossip.policy import Score
 from gossip.settlement import Base, Settlement
 
@@ -42,7 +44,8 @@ def simulate(options: argparse.Namespace) -> int:
     if options.plot is not None:
         _plot(options, found)
         note(f"wrote {options.plot}")
-    return answer(options, _value(found, strategies, in_force), _text(found, strategies, in_force))
+    own = _own(config)
+    return answer(options, _value(found, strategies, in_force, own), _text(found, strategies, in_force, own))
 
 
 def _settlement(config: Config, epoch: int | None) -> tuple[Settlement, Base]:
@@ -55,6 +58,15 @@ def _settlement(config: Config, epoch: int | None) -> tuple[Settlement, Base]:
             epoch = kept[-1]
         settlement = settled.settlement(epoch)
         return settlement, settled.before(settlement)
+
+
+def _own(config: Config) -> Address | None:
+    """This agent's participant; None where its wallet key is not at hand, which this command can do without."""
+    try:
+        key = load_key(config.resolve(config.wallet.key_file))
+    except KeyFileError:
+        return None
+    return wallet_address(key.public, config.wallet.version, global_id=config.pool.global_id)
 
 
 def _in_force(config: Config, policy_hash: bytes) -> Mapping[str, Score]:
@@ -80,7 +92,9 @@ def _plot(options: argparse.Namespace, found: Simulation) -> None:
     )
 
 
-def _value(found: Simulation, strategies: Mapping[str, Score], in_force: Mapping[str, Score]) -> dict[str, Any]:
+def _value(
+    found: Simulation, strategies: Mapping[str, Score], in_force: Mapping[str, Score], own: Address | None
+) -> dict[str, Any]:
     return {
         "epoch": found.epoch,
         "pot_nanoton": found.pot_nanoton,
@@ -90,6 +104,7 @@ def _value(found: Simulation, strategies: Mapping[str, Score], in_force: Mapping
         "participants": [
             {
                 "participant": str(row.participant),
+                "is_own": row.participant == own,
                 "tokens": row.leaf.tokens,
                 "uptime_s": row.leaf.uptime_s,
                 "tasks": row.leaf.tasks,
@@ -104,12 +119,19 @@ def _value(found: Simulation, strategies: Mapping[str, Score], in_force: Mapping
     }
 
 
-def _text(found: Simulation, strategies: Mapping[str, Score], in_force: Mapping[str, Score]) -> str:
-    table = [["participant", _SETTLED, *strategies], *(_cells(row) for row in found.rows[:ROWS_SHOWN])]
+def _text(
+    found: Simulation, strategies: Mapping[str, Score], in_force: Mapping[str, Score], own: Address | None
+) -> str:
+    shown = [
+        _cells(str(row.participant)[:_NAME_SHOWN] + "*" * (row.participant == own), row) for row in _rows(found, own)
+    ]
+    sums = [sum(row.settled_nanoton for row in found.rows)]
+    sums += [sum(row.amounts_nanoton[name] for row in found.rows) for name in strategies]
+    table = [["participant", _SETTLED, *strategies], *shown, ["all", *map(_amount, sums)]]
     lines = [f"epoch {found.epoch}: {ton_exact(found.pot_nanoton)} among {len(found.rows)} participants, in TON"]
     lines += aligned(table, left=1)
-    if len(found.rows) > ROWS_SHOWN:
-        lines.append(f"and {len(found.rows) - ROWS_SHOWN} more, who were paid less (--json has all)")
+    if len(found.rows) > len(shown):
+        lines.append(f"and {len(found.rows) - len(shown)} more, who were paid less (--json has all)")
     named = next(iter(in_force), None)
     lines.append(
         f"in force: {named}" if named else "in force: not known, the policy of that epoch is not held here any more"
@@ -118,9 +140,17 @@ def _text(found: Simulation, strategies: Mapping[str, Score], in_force: Mapping[
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> list[str]:
-    amounts = (row.settled_nanoton, *row.amounts_nanoton.values())
-    return [str(row.participant)[:_NAME_SHOWN], *(f"{amount / NANO:,.3f}" for amount in amounts)]
+def _rows(found: Simulation, own: Address | None) -> list[Row]:
+    """Those that are shown: the first ones, and this agent's wherever it stands."""
+    return [row for i, row in enumerate(found.rows) if i < ROWS_SHOWN or row.participant == own]
+
+
+def _cells(name: str, row: Row) -> list[str]:
+    return [name, _amount(row.settled_nanoton), *map(_amount, row.amounts_nanoton.values())]
+
+
+def _amount(nanoton: int) -> str:
+    return f"{nanoton / NANO:,.3f}"
 
 
 def _parameters(strategy: Score) -> dict[str, int]:

@@ -17,7 +17,7 @@ from chain_in_memory import query_id_of
 from epochs import policy_work
 from pool_fixture import START_S, Author, fill, key, log_book, operator_set, participant, policy, verdict
 
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.policies import Policies
 from agent.registries import Registries
 from agent.settling import Settling

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.attest.parser import VERBS, Verb
+from agent.attest.parser import VERBS
 from agent.cli import main
+from agent.verbs import Verb
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_a_verb_leads_to_a_function(verb: Verb) -> None:
-    module, _, name = verb.run.partition(".")
-    function = getattr(import_module(f"agent.attest.{module}"), name)
+    module, _, name = verb.run.rpartition(".")
+    function = getattr(import_module(module), name)
     assert list(inspect.signature(function).parameters) == ["options"]
 
 

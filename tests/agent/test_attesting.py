@@ -64,8 +64,25 @@ async def test_evidence_is_published_and_renewed_when_two_thirds_of_its_time_are
         assert [body.anchor_time_s for body in published(node)] == [NOW_S, NOW_S + 2 * AGE_S // 3]
         assert scene.attesting.covering(NOW_S, NOW_S + 1) != scene.attesting.covering(scene.now_s, scene.now_s + 1)
         status = scene.attesting.status(NODE_KEY, scene.now_s)
-    assert (status["valid"], status["error"], status["alarm"], status["peers"]) == (True, None, None, {})
+    assert (status["valid"], status["error"], status["alarm"]) == (True, None, None)
     assert status["own"]["measurement"] == "software"
+
+
+async def test_evidence_says_when_it_begins_but_not_when_it_goes_on(scene: Scene, autojump_clock: object) -> None:
+    begun: list[int] = []
+    scene.attesting.on_begun = begun.append
+    async with renewing(scene) as node:
+        await scene.attesting.proven.wait()
+        await later(scene, 2 * AGE_S // 3)
+        assert len(published(node)) == 2
+        assert begun == [NOW_S], "the second piece took over from the first"
+        scene.chain.is_up = False
+        await later(scene, 2 * AGE_S)
+        scene.chain.is_up = True
+        await later(scene, 10)
+        assert len(published(node)) == 3
+    assert len(begun) == 2
+    assert begun[1] > NOW_S + AGE_S
 
 
 async def test_a_failure_raises_the_alarm_before_evidence_runs_out(tmp_path: Path, autojump_clock: object) -> None:

@@ -218,7 +218,7 @@ def test_the_digest_is_of_the_bytes_that_were_verified(
     write_bundle(path, trio.run(scene.export, 2))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def slow(bundle: Bundle, confirmed: Sequence[tuple[int, bytes]]) -> Verification:
+    def slow(bundle: Bundle, confirmed: Sequence[tuple[int, bytes]], **_: object) -> Verification:
         path.write_bytes(b"another")
         return verify(bundle, confirmed)
 

@@ -22,7 +22,7 @@ from agent.earnings.report import RESTART_REASON
 from agent.journal import Journal, create_journal, open_journal
 from agent.ledger import open_ledger
 from agent.ledger_reader import read_ledger
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.pending import decode_pending
 from agent.receipts import Receipts
 from contracts.errors import ChainUnavailableError
@@ -175,7 +175,9 @@ async def test_an_alarm_ends_with_the_comparison_that_raised_it(scene: Scene, au
     scene.books.note(replace(settlement, credits={}), scene.entry, scene.settling)
     await scene.keep()
     assert scene.books.reconciliation is None
-    assert b"gpupool_work_disagreement_ratio 0.0" in generate_latest(scene.metrics.registry)
+    served = generate_latest(scene.metrics.registry)
+    assert b"gpupool_work_disagreement_ratio" not in served, "nothing is compared"
+    assert b'gpupool_epochs_settled_total{share="some"} 4.0' in served
 
 
 async def test_the_books_are_kept_by_the_policy_of_the_epoch(scene: Scene, autojump_clock: MockClock) -> None:

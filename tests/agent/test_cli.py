@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from agent_on_disk import answering
 from pool_fixture import POLICY_TEXT
 
 from agent.cli import main
@@ -62,15 +63,15 @@ HAND_OVER = ["pool", "hand-over"]
     ("arguments", "code", "said"),
     [
         # what is not there
-        (["run", "--config", "none.toml"], 2, "none.toml: cannot be read: No such file or directory; `gpupool init`"),
+        (["run", "--config", "none.toml"], 2, "none.toml: missing; `gpupool init`"),
         (["status", "--config", "."], 2, "cannot be read: Is a directory"),
-        (["pool", "status", "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (["pool", "status", "--config", "none.toml"], 2, "none.toml: missing"),
         (init_arguments(policy_file="none.toml"), 2, "--policy-file none.toml: no such file"),
         (init_arguments(policy_file="platform"), 2, "--policy-file platform: no such file"),
         (init_arguments(software_dir="none"), 2, "--software-dir none: no such folder"),
         (init_arguments(software_root="none"), 2, "--software-root none: no such file"),
         (deploy_arguments(policy_file="none.toml"), 2, "none.toml: cannot be read"),
-        (deploy_arguments(), 2, "owner.key: cannot be read"),
+        (deploy_arguments(), 2, "owner.key: missing"),
         # what is not allowed
         (init_arguments(policy_file="root.der"), 2, "root.der: policy: "),
         (init_arguments(network="devnet"), 2, '--network devnet: expected "mainnet", "testnet" or a global id'),
@@ -101,7 +102,7 @@ HAND_OVER = ["pool", "hand-over"]
             2,
             "pool hand-over: --network, --wallet-key, --liteserver or --global-config missing",
         ),
-        ([*HAND_OVER, "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        ([*HAND_OVER, "--config", "none.toml"], 2, "none.toml: missing"),
         (["keys", "create", "root.der"], 2, "root.der: exists already; a key is never overwritten"),
         (["keys", "create", "new.key", "--network", "?"], 2, "--network ?: expected"),
     ],
@@ -121,9 +122,9 @@ def test_one_line_says_what_is_wrong(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "COMMAND"),
+        ([], "COMMAND missing, one of init, run, status, "),
         (["dance"], "invalid choice: 'dance'"),
-        (["pool"], "COMMAND"),
+        (["pool"], "COMMAND missing, one of deploy, "),
         (["pool", "dance"], "invalid choice: 'dance'"),
         (["devnet", "--agents", "many"], "invalid int value: 'many'"),
         (["init"], "required: --network"),
@@ -147,9 +148,9 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], s
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("surprise = 1", "top level: object contains unknown field `surprise`"),
-        ("data_dir = 1", "data_dir: expected `str`, got `int`"),
-        ('"\\u001b[2J\\nx" = 1', r"top level: object contains unknown field `\x1b[2J\nx`"),
+        ("surprise = 1", "surprise: unknown key; known here are "),
+        ("data_dir = 1", "data_dir: expected text in quotes, not a whole number (line 1)"),
+        ('"\\u001b[2J\\nx" = 1', r"\x1b[2J\nx: unknown key"),
     ],
 )
 def test_a_config_that_is_none(place: Path, capsys: pytest.CaptureFixture[str], line: str, said: str) -> None:
@@ -160,7 +161,9 @@ def test_a_config_that_is_none(place: Path, capsys: pytest.CaptureFixture[str], 
     capsys.readouterr()
     for command in (["run"], ["status"], ["pool", "claim"], ["pool", "register"]):
         assert main([*command, "--config", str(path)]) == 2
-        assert capsys.readouterr().err == f"gpupool: {path}: {said}\n"
+        errors = capsys.readouterr().err
+        assert errors.startswith(f"gpupool: {path}: {said}")
+        assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("stake", ["nan", "inf", "-1", "0", "1e3", "1.0000000001", "", "1_0", "٣"])
@@ -209,7 +212,8 @@ def test_init_makes_what_run_needs(place: Path, capsys: pytest.CaptureFixture[st
     made = json.loads(capsys.readouterr().out)
     config = load_config(Path(made["config"]))
     assert config.path == place / "agent" / "agent.toml"
-    assert config.resolve(config.pool.policy_file) == place / "policy.toml"
+    assert config.resolve(config.pool.policy_file) == place / "agent" / "policy.toml"
+    assert (place / "agent" / "policy.toml").read_text() == POLICY_TEXT
     assert config.resolve(config.attestation.software_dir) == place / "platform"
     assert config.resolve(config.attestation.software_root_file) == place / "root.der"
     assert config.data_dir == place / "journals"
@@ -223,6 +227,23 @@ def test_init_makes_what_run_needs(place: Path, capsys: pytest.CaptureFixture[st
     node_key = load_key(config.resolve(config.identity.node_key_file)).public
     assert made["node_key"] == node_key.hex()
     open_journal(config.journal_file, node_key=node_key, pool=PoolId(-217, bytes.fromhex("ab" * 32))).close()
+
+
+def test_init_says_what_will_not_earn(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*init_arguments(engine=None), "--cocoon=0"]) == 0
+    said = capsys.readouterr().err
+    assert "this pool counts the figures of --engine: what --cocoon measures earns nothing in it" in said
+    assert "no --peer is named" in said
+
+
+def test_what_is_no_agent_is_not_quoted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering({"/-/status": (503, b"<!DOCTYPE html><p>down for maintenance</p>")}) as port:
+        assert main(init_arguments(web_port=str(port))) == 0
+        capsys.readouterr()
+        assert main(["status", "--config", "agent/agent.toml"]) == 1
+    said = capsys.readouterr().err
+    assert "answered status 503 with a page: what listens there is not an agent; see web.port" in said
+    assert "<" not in said
 
 
 def test_a_key_is_made_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

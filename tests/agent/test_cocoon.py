@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 from agent.devnet.cocoon_worker import WorkerServer, generate_work
 from agent.errors import ConfigError, InvalidSourceError, SourceUnavailableError
+from agent.http_serve import serve_app
 from agent.meter.cocoon import (
     ADJUSTED_TOKENS,
     FAILED_TASKS,
@@ -30,7 +31,7 @@ from agent.meter.cocoon_stats import REPORT_BYTES_MAX
 from agent.meter.counters import CounterState, Deltas, advance
 from agent.meter.sources import PROVENANCE_CHARS_MAX, MeterSource
 from agent.meter.work import UNITS
-from agent.web import WebConfig, bind, serve_app
+from agent.web import WebConfig, bind
 from gossip.records import Source, Unit
 
 DOUBLING = "b75d444" + "0" * 33

@@ -50,6 +50,7 @@ def test_a_sound_journal(path: Path) -> None:
         "witness": 2,
         "meter": 1,
         "window": 2,
+        "run": 1,
     }
     assert found.own_head.seq == WORK_RECORDS + 2
     assert found.settled_epoch == EPOCHS
@@ -165,7 +166,7 @@ def test_the_command_says_that_a_journal_is_sound(config: Config, capsys: pytest
     output = capsys.readouterr()
     assert output.out.startswith(f"{config.journal_file}: sound\n")
     assert "own log: up to record 0" in output.out
-    assert "gpupool: checking record" in output.err
+    assert output.err == "", "there is no terminal to draw at"
     assert check(config, "--json") == 0
     assert json.loads(capsys.readouterr().out)["sound"] is True
 
@@ -198,7 +199,7 @@ def test_what_is_no_journal(
     config.journal_file.unlink()
     if content is not None:
         config.journal_file.write_bytes(content)
-    assert check(config) == 1
+    assert check(config) == 65, "systemd does not start an agent again over this"
     assert said in capsys.readouterr().err
 
 

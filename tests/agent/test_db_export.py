@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import random
 import sqlite3
 import stat
@@ -19,7 +20,7 @@ from pool_fixture import POOL, Author, key, work
 from agent.cli import main
 from agent.config import Config, load_config
 from agent.db.archive import FRAME_BYTES_MAX, TAG, export_journal, import_journal
-from agent.errors import InvalidExportError, JournalError
+from agent.errors import DENIED, InvalidExportError, JournalError, KeyDeniedError
 from agent.journal import WINDOWS_KEPT, open_journal
 from gossip import codec
 from gossip.records import ATTACHMENT_BYTES_MAX
@@ -231,7 +232,7 @@ def test_there_and_back(config: Config, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["db", "import", *command]) == 1
     assert "never overwritten" in capsys.readouterr().err
     config.journal_file.unlink()
-    assert main(["db", "export", "--config", str(config.path), str(tmp_path / "other")]) == 1
+    assert main(["db", "export", "--config", str(config.path), str(tmp_path / "other")]) == 65
     assert "missing" in capsys.readouterr().err
     assert main(["db", "import", *command]) == 0
     output = capsys.readouterr()
@@ -253,3 +254,26 @@ def test_the_scene_has_something_of_everything(path: Path) -> None:
         "meter": 1,
         "window": 2,
     }
+
+
+@pytest.mark.parametrize("verb", [["check"], ["export", "backup"]])
+def test_a_job_that_may_not_read_the_key_can_copy_the_journal(
+    config: Config, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    """Under systemd the key is root's, and the journal the agent's user's."""
+
+    def denied(path: Path) -> None:
+        raise KeyDeniedError(f"{path}: {DENIED}")
+
+    monkeypatch.setattr("agent.db.verbs.load_key", denied)
+    monkeypatch.chdir(config.path.parent)
+    assert main(["db", *verb, "--config", str(config.path)]) == 0
+    assert main(["db", "import", "backup", "--config", str(config.path)]) == 2, "who makes a journal needs the key"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_root_imports_is_the_agents_users(path: Path) -> None:
+    source = exported(path)
+    os.chown(path.parent, 12345, 12345)
+    made = imported(source).stat()
+    assert (made.st_uid, made.st_gid) == (12345, 12345)

@@ -11,7 +11,7 @@ from devnet_history import seats
 from rich.console import Console, RenderableType
 from trio.testing import MockClock
 
-from agent.cli import build_parser
+from agent.command_line import build_parser
 from agent.devnet.cheats import CHEATS, HELD_BACK_S, LEVELS, cheating, is_stopped
 from agent.devnet.cocoon_model import WorkerModel
 from agent.devnet.cocoon_worker import WorkerServer

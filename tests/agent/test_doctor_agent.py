@@ -71,7 +71,7 @@ async def test_a_probe_that_hangs_hides_no_other(
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "::1"])
 async def test_an_agent_is_found_wherever_it_listens(tmp_path: Path, host: str) -> None:
     """Its listener serves this host by name alone, so it must not be asked by the address that it listens on."""
-    probes = Probes(healthy=lambda: None, ready=lambda: None, status=lambda: {"node_key": "ab"})
+    probes = Probes(healthy=lambda: None, ready=lambda: None, status=lambda: {"node_key": "ab"}, page=no_page)
     web = WebConfig(host=host, port=0, allowed_hosts=("node.example",))
     async with trio.open_nursery() as nursery:
         _, port = await nursery.start(serve_web, web, CollectorRegistry(), probes)
@@ -107,3 +107,7 @@ async def test_nobody_answers(tmp_path: Path) -> None:
     assert isinstance(down, DaemonFacts)
     assert isinstance(silent, DaemonFacts)
     assert (down.state, silent.state) == (DaemonState.DOWN, DaemonState.SILENT)
+
+
+async def no_page() -> str:
+    return ""

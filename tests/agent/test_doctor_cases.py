@@ -6,6 +6,7 @@ import copy
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from doctor_facts import (
     NOW_S,
     SETTLED,
     asking_receipts,
+    counting,
     evidence,
     healthy,
     heard,
@@ -24,6 +26,7 @@ from doctor_facts import (
     policies,
     pool_facts,
     rewards,
+    rift,
     source,
     state,
     status_tree,
@@ -31,13 +34,14 @@ from doctor_facts import (
     with_daemon,
     worker,
 )
-from pool_fixture import EPOCH_S, key, operator_set, policy
+from pool_fixture import EPOCH_S, key, operator_set, participant, policy
 from rich.console import Console
 
 from agent.doctor.diagnosis import CHECKS, diagnose, exit_code, first_problem, verdict
 from agent.doctor.facts import DaemonState, Facts, Unknown, WorkerFacts
 from agent.doctor.findings import Finding, FindingClass, Severity
 from agent.doctor.status_form import read_status
+from agent.errors import DENIED
 from agent.watch_view import Frame, watch_view
 from contracts.model import NANO
 from gossip.policy import PoolPolicy
@@ -81,6 +85,61 @@ def test_another_node_at_the_port_is_told_without_the_chain() -> None:
     problem = first_problem(diagnose(facts))
     assert problem is not None
     assert problem.code == "agent-foreign"
+
+
+def test_the_first_of_two_agents_with_one_key_earns_on() -> None:
+    facts = told(versions={"rifts": [], "key_in_use": {"text": "heard from 10.0.0.7"}})
+    (found,) = heard(facts)
+    assert (found.code, found.severity) == ("key-in-use-elsewhere", Severity.WARNING)
+    assert exit_code(diagnose(facts)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity"),
+    [({}, Severity.NOTE), ({"stops": True}, Severity.PROBLEM)],
+)
+def test_operators_of_another_version_are_a_problem_once_nothing_settles_with_this_agent(
+    changes: dict[str, bool], severity: Severity
+) -> None:
+    (found,) = heard(rift("protocol", **changes))
+    assert (found.code, found.severity) == ("peers-other-version", severity)
+
+
+@pytest.mark.parametrize(("changed_ago_s", "severity"), [(5, Severity.WARNING), (200_000, Severity.UNKNOWN)])
+def test_liteservers_that_only_newer_settings_name_are_tried_before_a_restart(
+    changed_ago_s: int, severity: Severity
+) -> None:
+    away = Unknown("the chain is not reached")
+    facts = replace(healthy(), chain=replace(healthy().chain, error="refused"), pool=away, pool_absent=away)
+    facts = replace(facts, settings=replace(facts.settings, changed_s=NOW_S - changed_ago_s))
+    assert only(facts, "chain-unreachable").severity is severity
+
+
+def test_sources_of_newer_settings_are_named_before_a_restart() -> None:
+    late = replace(healthy().settings, changed_s=NOW_S - 5)
+    (found,) = heard(replace(healthy(), settings=late, untried=("engine 0: refused",)))
+    assert found.cause == "the settings were written after the agent started; with them: engine 0: refused"
+
+
+def test_liteservers_that_conflict_are_the_cause_while_the_agent_is_off_the_chain() -> None:
+    facts = replace(told(chain={"error": "no pool"}), chain=replace(healthy().chain, conflict="two blocks 7"))
+    problem = first_problem(diagnose(facts))
+    assert problem is not None
+    assert problem.code == "liteservers-conflict"
+
+
+@pytest.mark.parametrize("source_name", ["engine", "cocoon"])
+def test_an_uplink_costs_everything_only_where_its_worker_is_all_that_counts(source_name: str) -> None:
+    sources = [source("engine"), source("cocoon", gauges={"proxies_connected": 0.0})]
+    facts = replace(told(sources=sources), policies=policies(counting(source_name)))
+    expected = Severity.PROBLEM if source_name == "cocoon" else Severity.WARNING
+    assert only(facts, "uplink-down").severity is expected
+
+
+@pytest.mark.parametrize(("at_s", "is_told"), [(NOW_S - 3599, True), (NOW_S - 3601, False), (NOW_S + 5, False)])
+def test_a_step_back_is_told_for_an_hour(at_s: int, is_told: bool) -> None:
+    found = heard(told(clock_step_back={"by_s": 9, "at_s": at_s}))
+    assert [each.code for each in found] == (["clock-stepped-back"] if is_told else [])
 
 
 OLD_S = NOW_S - 301
@@ -142,8 +201,23 @@ def test_a_missing_prover_is_the_cause_once_no_evidence_is_in_force() -> None:
     assert exit_code(diagnose(facts)) == FindingClass.HOST
 
 
-def test_an_agent_that_has_just_started_has_no_part_yet_without_being_broken() -> None:
-    facts = replace(told(uptime_s=EPOCH_S, own=None), journal=replace(healthy().journal, settled=SETTLED))
+FIRST_S = 2 * EPOCH_S + policy().work.window_max_s
+"""So long an agent may take to its first part: an idle host's first window is the longest."""
+
+
+@pytest.mark.parametrize(("uptime_s", "severity"), [(FIRST_S - 1, Severity.NOTE), (FIRST_S, Severity.PROBLEM)])
+def test_an_agent_that_has_just_started_has_no_part_yet_without_being_broken(uptime_s: int, severity: Severity) -> None:
+    facts = replace(told(uptime_s=uptime_s, own=None), journal=replace(healthy().journal, settled=SETTLED))
+    assert [(each.code, each.severity) for each in heard(facts)] == [("no-part", severity)]
+
+
+def test_a_host_that_was_registered_moments_ago_has_no_part_yet_without_being_broken() -> None:
+    own = pool_facts().time_s - EPOCH_S
+    facts = replace(
+        told(own=None),
+        journal=replace(healthy().journal, settled=SETTLED),
+        pool=pool_facts(entry=replace(participant(0), joined_s=own)),
+    )
     assert [(each.code, each.severity) for each in heard(facts)] == [("no-part", Severity.NOTE)]
 
 
@@ -283,3 +357,40 @@ def test_a_number_that_is_none_of_an_agents_breaks_nothing(path: tuple[str | int
 def test_whatever_an_agent_tells_there_is_a_diagnosis(tree: dict[str, Any]) -> None:
     facts = replace(healthy(), daemon=replace(healthy().daemon, status=read_status(tree)))
     assert [each.code for each in diagnose(facts)] == [check.code for check in CHECKS]
+
+
+def test_a_key_of_another_user_is_no_fault_while_the_agent_runs() -> None:
+    settings = replace(healthy().settings, node_key=DENIED, denied_keys=frozenset({"node_key"}))
+    runs = only(replace(healthy(), settings=settings), "node-key-unusable")
+    assert (runs.severity, "run with sudo" in runs.cause) == (Severity.UNKNOWN, True)
+    down = only(replace(with_daemon(DaemonState.DOWN, "refused"), settings=settings), "node-key-unusable")
+    assert (down.severity, "run the command with sudo" in down.cause) == (Severity.PROBLEM, True)
+
+
+def test_a_wallet_that_is_registered_with_another_node_key_is_not_sent_to_register() -> None:
+    facts = replace(healthy(), pool=pool_facts(entry=None, wallets_node_key=key(7).public))
+    found = only(facts, "not-registered")
+    assert f"this wallet is, with the node key {key(7).public.hex()[:16]}" in found.cause
+    assert "register" not in found.fix
+    unfinished = only(replace(facts, pool=pool_facts(entry=None, is_next_registered=True)), "not-registered")
+    assert unfinished.severity is Severity.NOT_APPLICABLE
+
+
+def test_who_is_no_operator_hears_of_it_only_on_asking() -> None:
+    facts = replace(healthy(), pool=pool_facts(state=state(operator_set=operator_set(3, first=1))))
+    found = only(facts, "not-operator")
+    assert (found.severity, found.fix) == (Severity.OK, "")
+    assert "no operator" in found.cause
+    assert heard(facts) == []
+
+
+def test_an_agent_that_is_down_for_nothing_else_is_started() -> None:
+    (found,) = heard(with_daemon(DaemonState.DOWN, "refused"))
+    assert found.fix == (
+        "start it: sudo systemctl start gpupool-agent; why it ended its log says: journalctl -u gpupool-agent"
+    )
+
+
+def test_what_helps_names_the_settings_that_were_looked_at() -> None:
+    facts = replace(healthy(), pool=pool_facts(entry=None), config_file=Path("/srv/two/agent.toml"))
+    assert only(facts, "not-registered").fix == "gpupool pool register --config /srv/two/agent.toml"

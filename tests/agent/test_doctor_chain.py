@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from agent.servers import config_servers
 from contracts.chain_values import Block, LiteServer
 from contracts.errors import ChainUnavailableError, ContractAbsentError
 from contracts.model import NANO
+from contracts.signing import SigningKey
 
 SERVERS = tuple(LiteServer(host=f"server-{i}", port=1, public_key=bytes(32)) for i in range(3))
 
@@ -171,7 +173,7 @@ async def test_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # A pool.
 
 
-def pool_seen_by(town: Town, name: str, monkeypatch: pytest.MonkeyPatch) -> Seen:
+def pool_seen_by(town: Town, name: str, monkeypatch: pytest.MonkeyPatch, **keys: SigningKey) -> Seen:
     config: Any = load_pool_config(Path(f"{name}.toml"))
     showing(monkeypatch, lambda _: town.chain)
     mine = Opened(
@@ -181,7 +183,7 @@ def pool_seen_by(town: Town, name: str, monkeypatch: pytest.MonkeyPatch) -> Seen
         policies={policy().hash: policy()},
         servers=tuple(config_servers(config)),
     )
-    return trio.run(look_at_chain, mine)
+    return trio.run(look_at_chain, replace(mine, **keys))
 
 
 def test_a_pool_and_this_node_in_it(
@@ -201,3 +203,9 @@ def test_a_pool_and_this_node_in_it(
         assert ann.wallet_nanoton == town.balance(ann.entry.address)
         assert ann.rewards.running.terms.policy_hash == policy().hash
         assert isinstance(ann.worker, Unknown)
+        assert (ann.wallets_node_key, ann.is_next_registered) == (None, False)
+        # Ann's agent in the middle of a rotation: the registry names the next key, its file has another.
+        before = SigningKey(b"before the rotation".ljust(32))
+        late = pool_seen_by(town, "ann", monkeypatch, node_key=before, next_node_key=load_key(Path("ann.node"))).pool
+        assert isinstance(late, PoolFacts)
+        assert (late.entry, late.wallets_node_key, late.is_next_registered) == (None, ann.entry.node_key, True)

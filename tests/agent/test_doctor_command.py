@@ -22,7 +22,7 @@ def test_settings_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert doctor(tmp_path / "none.toml") == 10
     said = capsys.readouterr()
     assert said.err == ""
-    assert said.out.startswith(f"problem  config-unusable: {tmp_path}/none.toml: cannot be read: No such file")
+    assert said.out.startswith(f"problem  config-unusable: {tmp_path}/none.toml: missing; `gpupool init`")
     assert f"(0 checks are fine, {len(CHECKS) - 1} could not be made, 0 do not apply; --all shows them)" in said.out
 
 
@@ -92,3 +92,18 @@ def test_the_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> No
     text = capsys.readouterr().out
     assert all(f"{code} " in text for code in (10, 11, 12, 13, 14, 15, 16))
     assert "gpupool doctor --all" in text
+
+
+def test_settings_that_this_user_may_not_read_are_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    assert main(["doctor", "--config", str(tmp_path / "agent.toml")]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (
+        "",
+        f"gpupool: {tmp_path}/agent.toml: this user may not read it; run the command with sudo\n",
+    )

@@ -20,12 +20,13 @@ from pool_fixture import POLICY_TEXT, policy
 from trio.testing import MockClock
 
 from agent.config import Config
-from agent.doctor import collecting, probing_journal
+from agent.doctor import collecting, probing_files, probing_journal
 from agent.doctor.collecting import collect
 from agent.doctor.diagnosis import CHECKS, diagnose, first_problem
 from agent.doctor.facts import (
     DaemonFacts,
     DaemonState,
+    Holder,
     HostFacts,
     JournalFacts,
     Nothing,
@@ -35,10 +36,12 @@ from agent.doctor.facts import (
 )
 from agent.doctor.findings import Severity
 from agent.doctor.probing_files import look_at_host, open_settings, try_kernel
-from agent.doctor.probing_journal import is_held, look_at_journal
-from agent.identity import load_key
+from agent.doctor.probing_journal import find_holder, look_at_journal
+from agent.errors import DENIED, KeyDeniedError
+from agent.identity import create_key, load_key
 from agent.journal import open_journal
 from agent.tables import ReceiptsTable
+from contracts.signing import SigningKey
 from gossip.records import PoolId
 
 NO_PORT = "web.port is 0: the agent's port is not known"
@@ -87,6 +90,31 @@ def test_a_key_that_its_mode_keeps_from_being_used(tmp_path: Path, mode: int, is
     assert facts.closed_keys == ({"wallet_key": str(tmp_path / "wallet.key")} if is_closed else {})
 
 
+def test_a_key_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = agent_on_disk(tmp_path)
+
+    def load(path: Path) -> SigningKey:
+        if path.name == "node.key":
+            raise KeyDeniedError(f"{path}: {DENIED}")
+        return load_key(path)
+
+    monkeypatch.setattr(probing_files, "load_key", load)
+    facts, opened = open_settings(config.path)
+    assert facts.denied_keys == {"node_key"}
+    assert isinstance(facts.not_backed_up, Unknown), "nobody is told that all is backed up"
+    assert opened is not None
+    assert (opened.node_key, opened.next_node_key) == (None, None)
+
+
+def test_the_key_of_a_rotation_that_is_not_finished(tmp_path: Path) -> None:
+    config = agent_on_disk(tmp_path)
+    key = create_key(tmp_path / "node.key.next")
+    _, opened = open_settings(config.path)
+    assert opened is not None
+    assert opened.next_node_key is not None
+    assert opened.next_node_key.public == key.public
+
+
 def _open_to_all(folder: Path) -> None:
     (folder / "node.key").chmod(0o644)
 
@@ -104,7 +132,7 @@ def _global_config(folder: Path) -> None:
     ("breaking", "fact", "said"),
     [
         (_open_to_all, "node_key", "readable by others (mode 0644); run: chmod 600"),
-        (lambda folder: (folder / "wallet.key").unlink(), "wallet_key", "wallet.key: cannot be read"),
+        (lambda folder: (folder / "wallet.key").unlink(), "wallet_key", "wallet.key: missing; a lost key"),
         (lambda folder: (folder / "wallet.key").write_text("key"), "wallet_key", "not an unencrypted PKCS#8"),
         (_no_toml, "policy", "policy.toml: pool.policy_file: policy: "),
         (lambda folder: (folder / "policy.toml").unlink(), "policy", "pool.policy_file: cannot be read"),
@@ -210,19 +238,21 @@ def test_a_journal_that_is_sound(tmp_path: Path) -> None:
 def test_a_journal_beside_its_agent(tmp_path: Path) -> None:
     config = agent_on_disk(tmp_path)
     with closing(open_journal(config.journal_file, node_key=load_key(tmp_key(config)).public, pool=POOL)):
-        assert is_held(config.journal_file) is True
+        assert isinstance(find_holder(config.journal_file), Holder)
         assert journal_of(config).damage is None
-    assert is_held(config.journal_file) is False
+    assert find_holder(config.journal_file) is None
 
 
 def test_a_look_at_the_lock_leaves_it_free(tmp_path: Path) -> None:
     config = agent_on_disk(tmp_path)
     lock = config.journal_file.with_name(config.journal_file.name + ".lock")
     lock.touch()
-    assert is_held(config.journal_file) is False
+    assert find_holder(config.journal_file) is None
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        assert is_held(config.journal_file) is True
+        holder = find_holder(config.journal_file)
+    assert isinstance(holder, Holder)
+    assert (holder.pid, holder.is_agent) in ((os.getpid(), False), (None, True)), "a sandbox may hide who it is"
 
 
 def test_a_journal_that_is_missing(tmp_path: Path) -> None:
@@ -236,7 +266,7 @@ def test_a_journal_that_is_missing(tmp_path: Path) -> None:
 def test_a_journal_of_another_key(tmp_path: Path) -> None:
     config = agent_on_disk(tmp_path)
     facts = look_at_journal(config.journal_file, bytes(32), POOL)
-    assert "belongs to another node key" in str(facts.unusable)
+    assert "belongs to another node key" in str(facts.foreign)
     assert look_at_journal(config.journal_file, None, POOL).missing is None, "without a key it is not opened"
 
 

@@ -350,7 +350,8 @@ def test_one_line_says_what_is_wrong(
 ) -> None:
     assert main(["earnings", "--config", str(config.path), *arguments]) == code
     output = capsys.readouterr()
-    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert bool(output.out) == ("--json" in arguments), "the error as an object, and nothing else"
+    assert output.err.count("\n") == 1
     assert said in output.err
 
 

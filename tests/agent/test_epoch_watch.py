@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from agent.epoch_watch import EpochWatch
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from contracts.model import NANO, ZERO_HASH, Address, Landed, Leaf, SettlePayload
 from gossip.epoch_events import Progress
 from gossip.settlement import Settlement

@@ -8,7 +8,7 @@ import pytest
 from journal_scene import OWN, answers, own_config
 from pool_fixture import POOL
 
-from agent import daemon
+from agent import commands, daemon
 from agent.cli import main
 from agent.config import Config
 from agent.errors import JournalError
@@ -43,7 +43,7 @@ def run(config: Config, *more: str) -> int:
 def test_a_missing_journal_refuses_to_start(
     config: Config, started: list[bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(config) == 1
+    assert run(config) == 65, "systemd starts it no second time"
     error = capsys.readouterr().err
     assert error.startswith(f"gpupool: {config.journal_file}: missing. A new agent: run `gpupool init`")
     assert "`gpupool db import`" in error
@@ -86,3 +86,14 @@ def test_a_journal_that_init_makes_knows_the_log_of_a_new_key_only(config: Confi
             assert journal.is_own_log_known == is_key_new
         made.config.path.unlink()
         made.config.journal_file.unlink()
+
+
+def test_root_makes_it_for_the_agents_user_and_runs_nothing(
+    config: Config, started: list[bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As root, the agent would write a ledger that its own user cannot open."""
+    monkeypatch.setattr(commands, "_is_anothers", lambda _: True)
+    assert run(config, "--fresh", "--yes") == 0
+    assert config.journal_file.exists()
+    assert started == []
+    assert f"next: gpupool run --config {config.path}" in capsys.readouterr().out

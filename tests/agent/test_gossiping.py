@@ -18,9 +18,11 @@ from transport_nodes import LOOPBACK, eventually
 
 from agent.address_file import load_addresses
 from agent.gossiping import ALONE_S, Gossiping, join_pool
-from agent.metrics import Metrics
+from agent.reach import HOLD_S
 from agent.tables import P2pTable, PeerTable
+from gossip.acquaintances import Acquaintances, Run
 from gossip.addresses import make_address_record
+from gossip.greeting import Greeter
 from gossip.node import open_node
 from gossip.records import CloseBody, PoolId
 from gossip.roster import Roster
@@ -57,7 +59,9 @@ async def joined(
     if seed is not None:
         peers = (PeerTable(node_key=seed.node.key.public.hex(), addresses=seed.transport.addresses),)
     config = P2pTable(listen=listen, peers=peers, sync_interval_s=0.5, close_interval_s=0.5, address_interval_s=0.5)
-    async with join_pool(node, config, Metrics(version="test", process=False), folder / f"{i}") as gossiping:
+    run = Run(agent="test", id=bytes([i]) * 16, started_s=int(time.time()))
+    acquaintances = Acquaintances(key(i), POOL, run, policies=lambda: [policy().hash])
+    async with join_pool(node, config, folder / f"{i}", acquaintances) as gossiping:
         gossiping.set_roster(roster(members=members))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gossiping.run)
@@ -89,7 +93,7 @@ async def test_one_seed_is_enough_and_participants_stay_with_the_operators(tmp_p
 
         # What a participant says reaches the other participant, with whom it is not connected; so does its own log.
         talker, listener = others[2], others[3]
-        await talker.puller.recover_own_log(operator_set(OPERATORS))
+        await talker.learn_own_log(operator_set(OPERATORS), remembers=True)
         record = await talker.node.append(CloseBody())
         await eventually(lambda: listener.node.logs[key(3).public].head.hash == record.hash)
 
@@ -139,7 +143,9 @@ def gossiping_of(config: P2pTable, network: int, addresses: tuple[str, ...], fol
         key(0), PoolId(network, POOL.account), policy(), MemoryStore(), verdict, participants=[], now_s=lambda: 0
     )
     transport: Any = SimpleNamespace(addresses=addresses)
-    return Gossiping(node, transport, config, Metrics(version="test", process=False), folder / "addresses")
+    acquaintances = Acquaintances(key(0), POOL, Run(agent="test", id=bytes(16), started_s=0), policies=list)
+    greeter = Greeter(node, acquaintances)
+    return Gossiping(node, transport, config, folder / "addresses", acquaintances, greeter)
 
 
 MAINNET = -239
@@ -247,7 +253,7 @@ async def test_a_node_that_stays_alone_says_why_once(
     transport: Any = SimpleNamespace(peers=lambda: (view,), connected=lambda: connected)
     gossiping.transport, gossiping.roster = transport, roster(operators=2, members=2)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(gossiping._watch_reach)
+        nursery.start_soon(gossiping._watch_alone)
         await trio.sleep(10 * ALONE_S)
         assert caplog.text == ""
         for times in (1, 2):
@@ -258,3 +264,31 @@ async def test_a_node_that_stays_alone_says_why_once(
             connected.append(key(1).public)
             await trio.sleep(10)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_quorum_that_comes_and_goes_is_in_the_log_and_in_the_way(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    caplog.set_level("INFO", "agent.gossiping")
+    gossiping = gossiping_of(P2pTable(), POOL.network, PRIVATE, tmp_path)
+    gossiping.roster = roster()
+    connected: list[bytes] = []
+    monkeypatch.setattr(gossiping, "connected", lambda: connected)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gossiping._watch_reach)
+        await trio.sleep(1)
+        assert gossiping.reach_watch.obstacle == "no other operator connected"
+        for keys in ([1, 2], [1]):
+            connected[:] = [key(i).public for i in keys]
+            await trio.sleep(10 * HOLD_S)
+        assert gossiping.reach_watch.obstacle is not None
+        nursery.cancel_scope.cancel()
+    said = [(record.levelname, record.getMessage().partition(" are ")[0]) for record in caplog.records]
+    assert said == [
+        ("INFO", "operators with 3 of 3 of the weight"),
+        ("INFO", "operators"),
+        ("WARNING", "operators with 2 of 3 of the weight"),
+    ]

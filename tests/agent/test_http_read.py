@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.http_read import InvalidAnswerError, NoAnswerError, read_answer
+from agent.http_read import InvalidAnswerError, NoAnswerError, no_cookies, read_answer
 
 URL = "http://127.0.0.1:1/x"
 
@@ -74,3 +74,12 @@ async def test_of_a_refusal_no_more_is_read_than_is_wanted(wanted: int, reason: 
     async with answering(httpx.Response(503, content=chunks(b"be", b"cause"))) as client:
         got = await read_answer(client, URL, timeout_s=1, bytes_max=1, reason_bytes_max=wanted)
     assert got == (503, reason)
+
+
+async def test_a_jar_that_takes_no_cookies() -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Set-Cookie": "a=b; Path=/"}, content=chunks(b""))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handle), cookies=no_cookies()) as client:
+        await read_answer(client, URL, timeout_s=1, bytes_max=1)
+        assert not client.cookies

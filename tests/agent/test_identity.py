@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, x25519
 
-from agent.errors import KeyFileError
+from agent.errors import KeyDeniedError, KeyFileError
 from agent.identity import create_key, load_key
 from contracts.signing import verify
 
@@ -91,6 +93,59 @@ def test_a_read_only_key_loads(tmp_path: Path) -> None:
     assert load_key(path).public == key.public
 
 
+def test_a_key_that_everybody_can_replace_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    create_key(folder / "node.key")
+    folder.chmod(0o757)
+    with pytest.raises(KeyFileError, match=f"everybody can replace it.*chmod o-w {folder}$"):
+        load_key(folder / "node.key")
+    (tmp_path / "link.key").symlink_to(folder / "node.key")
+    with pytest.raises(KeyFileError, match="everybody can replace it"):
+        load_key(tmp_path / "link.key")
+    for mode in (0o1777, 0o770):  # as /tmp has it, where nobody removes what is another's; a group is trusted
+        folder.chmod(mode)
+        assert load_key(folder / "node.key")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a credential of systemd's is root's")
+@pytest.mark.parametrize(("mode", "is_taken"), [(0o400, True), (0o440, True), (0o444, False), (0o460, False)])
+def test_a_credential_may_show_the_mask_of_an_access_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, is_taken: bool
+) -> None:
+    path = tmp_path / "credentials" / "node.key"
+    key = create_key(path)
+    path.chmod(mode)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
+    if is_taken:
+        assert load_key(path).public == key.public
+    else:
+        with pytest.raises(KeyFileError, match="readable by others"):
+            load_key(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    if mode != 0o400:
+        with pytest.raises(KeyFileError, match="readable by others"):
+            load_key(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives files away")
+def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    create_key(tmp_path / "node.key")
+    assert (tmp_path / "node.key").stat().st_uid == 65534
+
+
+def test_a_disk_without_links_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    key = create_key(tmp_path / "node.key")
+    with pytest.raises(KeyFileError, match="exists already"):
+        create_key(tmp_path / "node.key")
+    assert load_key(tmp_path / "node.key").public == key.public
+    assert [path.name for path in tmp_path.iterdir()] == ["node.key"]
+
+
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 OTHER_KINDS = {
     "X25519": x25519.X25519PrivateKey.generate(),
@@ -146,3 +201,32 @@ def test_what_is_no_key_is_refused_without_quoting_it(tmp_path: Path, content: b
 def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="cannot be read"):
         load_key(tmp_path)
+
+
+def test_a_key_whose_curve_does_not_fit_its_length_is_refused(tmp_path: Path) -> None:
+    """One changed byte: the curve is Ed448's, the key is as long as Ed25519's."""
+    create_key(tmp_path / "node.key")
+    changed = (tmp_path / "node.key").read_bytes().replace(b"MC4CAQAwBQYDK2Vw", b"MC4CAQAwBQYDK2Vx")
+    path = write(tmp_path / "changed.key", changed)
+    with pytest.raises(KeyFileError, match=r"/changed[.]key: not an unencrypted"):
+        load_key(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "kind"),
+    [
+        (errno.EACCES, "this user may not read it; run the command with sudo", KeyDeniedError),
+        (errno.ENOENT, "missing; a lost key comes from its backup alone (`gpupool keys restore`)", KeyFileError),
+        (errno.EIO, "cannot be read: Input/output error", KeyFileError),
+    ],
+)
+def test_what_cannot_be_read_says_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, kind: type[KeyFileError]
+) -> None:
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(kind, match=re.escape(said)) as caught:
+        load_key(tmp_path / "node.key")
+    assert type(caught.value) is kind

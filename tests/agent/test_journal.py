@@ -109,7 +109,8 @@ def test_an_init_that_was_cut_short_leaves_nothing_that_passes_for_a_journal(tmp
 def test_a_missing_journal_is_not_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     with pytest.raises(
-        JournalError, match=r"missing.*gpupool init.*db import.*restore.*run --fresh.*new wallet and node key"
+        JournalError,
+        match=r"missing.*gpupool init.*db import.*never an older copy.*run --fresh.*new wallet and node key",
     ):
         open_journal(path, **OWN)
     assert not path.exists()

@@ -136,6 +136,8 @@ def test_epochs_and_payments(path: Path) -> None:
     again.keep_paid(PaidRow(time_s=6, epoch=2, account=ACCOUNT, paid_nanoton=9))
     with read_ledger(path, POOL) as reader:
         assert reader.epochs() == [epoch(1), epoch(2, cumulative_nanoton=1 << 90, total_score=1 << 120)]
+        assert reader.epochs(last=1) == reader.epochs()[1:]
+        assert reader.epochs(last=9) == reader.epochs()
         assert [(row.time_s, row.paid_nanoton) for row in reader.paid()] == [(1, 0), (3, 7), (5, 9)]
         assert reader.node_key == KEY.public
 

@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,7 +102,7 @@ def test_exception_is_in_the_line() -> None:
 
 def test_terminal_gets_readable_lines() -> None:
     stream = io.StringIO()
-    setup_logging("info", stream=stream, console=True)
+    setup_logging("info", stream=stream, form="console")
     structlog.get_logger("agent.test").info("epoch settled", epoch=7, peer="\x1b[31m")
     assert "epoch settled" in stream.getvalue()
     assert "epoch=7" in stream.getvalue()
@@ -110,3 +112,38 @@ def test_terminal_gets_readable_lines() -> None:
 def test_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="level"):
         setup_logging("loud")
+
+
+def test_the_journal_gets_levels_and_no_time() -> None:
+    stream = io.StringIO()
+    setup_logging("debug", stream=stream, form="journal")
+    log = structlog.get_logger("agent.test")
+    log.info("epoch settled", epoch=7, peer="a\n<0>b")
+    log.warning("late")
+    logging.getLogger("library").error("stream %d reset", 3)
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        log.exception("loop failed")
+    told = stream.getvalue().splitlines()
+    assert told[:3] == [
+        "<6>agent.test: epoch settled epoch=7 peer='a\\n<0>b'",
+        "<4>agent.test: late",
+        "<3>library: stream 3 reset",
+    ]
+    assert told[3] == "<3>agent.test: loop failed"
+    assert all(line.startswith("<3>") for line in told[3:])
+    assert told[-1] == "<3>KeyError: 'lost'"
+
+
+@pytest.mark.parametrize(("is_this_stream", "begins_with"), [(True, "<6>agent.test: told"), (False, '{"event"')])
+def test_the_journal_is_told_by_its_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_this_stream: bool, begins_with: str
+) -> None:
+    with (tmp_path / "stream").open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino + (not is_this_stream)}")
+        setup_logging("info", stream=stream)
+        structlog.get_logger("agent.test").info("told")
+        stream.seek(0)
+        assert stream.read().startswith(begins_with)

@@ -15,14 +15,17 @@ from trio.testing import MockClock
 from agent.errors import SourceUnavailableError
 from agent.journal import Journal, create_journal, open_journal
 from agent.ledger import Ledger, open_ledger
+from agent.ledger_reader import read_ledger
 from agent.measuring import Measured, Measuring, sources_value
 from agent.meter.counters import CounterSample
 from agent.meter.sources import SourceSample
-from agent.metrics import Metrics
+from agent.meter.work import WorkWindow
+from agent.metrics.registry import Metrics
 from agent.pending import encode_pending
 from agent.tables import MeterTable
+from agent.work.again import measure_again
 from gossip.errors import InvalidMessageError
-from gossip.records import Body, Receipt, ReceiptBody, Record, Source, Unit, WorkBody, make_record
+from gossip.records import Body, Receipt, ReceiptBody, Record, Source, SourceWork, Unit, WorkBody, make_record
 
 WINDOW_S = 10
 
@@ -148,6 +151,30 @@ async def test_a_crash_before_the_record_is_durable_loses_no_window(
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
+async def test_the_first_window_that_counts_begins_with_the_evidence(
+    engine: Engine, journal: Journal, ledger: Ledger, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    measuring, log, from_s = measuring_of(journal, ledger), Log(journal), START_S + 13
+
+    async def prove() -> None:
+        await trio.sleep(13.5)
+        measuring.part(from_s)
+
+    await run_for(45, lambda: measuring.run([engine]), prove)
+    await run_for(
+        1, lambda: measuring.append_windows(log, lambda start, end: b"e" * 32 if start >= from_s else None, chain_s)
+    )
+    spans = [(body.start_s - START_S, body.end_s - START_S) for body in log.bodies]
+    assert spans == [(0, 10), (10, 14), (14, 24), (24, 34), (34, 44)]
+    assert [body.evidence is not None for body in log.bodies] == [False, False, True, True, True]
+    with read_ledger(tmp_path / "ledger.sqlite", POOL) as reader:
+        for body in log.bodies:
+            row = reader.window(body.start_s, body.end_s)
+            assert row is not None
+            again = measure_again(reader.anchor(row.first), reader.rounds(row.first, row.last), row)
+            assert again.window == row.window, "it is measured again as it was"
+
+
 async def test_a_window_that_the_log_covers_already_is_dropped(
     engine: Engine, journal: Journal, ledger: Ledger, autojump_clock: MockClock
 ) -> None:
@@ -268,6 +295,22 @@ def test_amounts_of_other_kinds_of_sources_are_not_added() -> None:
     assert measured.amount(Source.ENGINE, [Unit.PROMPT_TOKEN, Unit.GENERATION_TOKEN]) == 80
     assert measured.amount(Source.ENGINE, [Unit.TASK]) == 10
     assert measured.amount(Source.COCOON, [Unit.TASK]) == 12
+
+
+def test_the_rate_is_that_of_the_last_window_and_of_its_kind_of_source() -> None:
+    tokens = [Unit.PROMPT_TOKEN, Unit.GENERATION_TOKEN]
+    assert Measured().rate(Source.ENGINE, tokens) is None
+
+    def reading(source: Source, instance: int, counters: tuple[tuple[int, int], ...]) -> SourceWork:
+        return SourceWork(source=source, instance=instance, provenance="", counters=counters)
+
+    readings = (
+        reading(Source.ENGINE, 0, ((Unit.PROMPT_TOKEN, 100), (Unit.TASK, 7))),
+        reading(Source.ENGINE, 1, ((Unit.GENERATION_TOKEN, 23),)),
+        reading(Source.COCOON, 0, ((Unit.PROMPT_TOKEN, 900),)),
+    )
+    latest = WorkWindow(start_s=START_S, end_s=START_S + 60, readings=readings)
+    assert Measured(latest=latest).rate(Source.ENGINE, tokens) == 2.0  # 123 tokens in 60 s, 2.05, to one decimal
 
 
 async def test_a_note_is_logged_when_it_is_new(

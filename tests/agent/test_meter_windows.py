@@ -294,3 +294,15 @@ def test_engines_whose_urls_change_places_count_nothing_of_one_another() -> None
     state = observe(state, {ENGINE: at("b", 15), second: at("a", 1_000_100)}, 1030, LIMITS).state
     observed = observe(state, {ENGINE: at("b", 20), second: at("a", 1_000_200)}, 1060, LIMITS)
     assert [r.amount(Unit.GENERATION_TOKEN) for r in observed.windows[0].readings] == [5, 100]
+
+
+def test_a_window_ends_where_evidence_begins_busy_or_idle() -> None:
+    parted = replace(LIMITS, parted_s=1021)
+    for busy in (0, 1):
+        state, windows = None, list[WorkWindow]()
+        for i in range(11):
+            limits = LIMITS if i < 3 else parted
+            observed = observe(state, {ENGINE: said(reading(5 * i * busy))}, 1000 + 10 * i, limits)
+            state, windows = observed.state, [*windows, *observed.windows]
+        assert [(window.start_s, window.end_s) for window in windows] == [(1000, 1030), (1030, 1090)][: 1 + busy]
+        assert tokens(windows) == (45 if busy else 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.notify import Notifier
+from agent.notify import STATUS_CHARS_MAX, Notifier
 
 
 @pytest.fixture
@@ -23,12 +23,26 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
 def test_messages(supervisor: tuple[str, socket.socket]) -> None:
     path, receiver = supervisor
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": path})
+    notifier.starting("checking the journal", 90)
     notifier.ready("epoch 7")
     notifier.status("waiting\nREADY=1")
     notifier.watchdog()
-    notifier.stopping()
-    heard = [receiver.recv(1024) for _ in range(4)]
-    assert heard == [b"READY=1\nSTATUS=epoch 7", b"STATUS=waiting READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+    notifier.stopping("stopping")
+    assert [receiver.recv(1024) for _ in range(5)] == [
+        b"STATUS=checking the journal\nEXTEND_TIMEOUT_USEC=90000000",
+        b"READY=1\nSTATUS=epoch 7",
+        b"STATUS=waiting READY=1",
+        b"WATCHDOG=1",
+        b"STOPPING=1\nSTATUS=stopping",
+    ]
+
+
+def test_what_others_say_stays_in_its_line_and_short(supervisor: tuple[str, socket.socket]) -> None:
+    path, receiver = supervisor
+    Notifier(path).status("the chain: \r\nWATCHDOG=1\x1e\ud800" + "x" * 10_000)
+    (line,) = receiver.recv(65_536).decode().split("\n")
+    assert line.startswith("STATUS=the chain: WATCHDOG=1")
+    assert len(line) <= STATUS_CHARS_MAX
 
 
 def test_abstract_socket() -> None:
@@ -36,14 +50,14 @@ def test_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(f"\0{name}")
         receiver.setblocking(False)
-        Notifier.from_environment({"NOTIFY_SOCKET": f"@{name}"}).ready()
-        assert receiver.recv(1024) == b"READY=1"
+        Notifier.from_environment({"NOTIFY_SOCKET": f"@{name}"}).watchdog()
+        assert receiver.recv(1024) == b"WATCHDOG=1"
 
 
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
 def test_without_systemd_nothing_happens(environment: dict[str, str]) -> None:
     with capture_logs() as logs:
-        Notifier.from_environment({**environment, "WATCHDOG_USEC": "1000000"}).ready()
+        Notifier.from_environment({**environment, "WATCHDOG_USEC": "1000000"}).ready("up")
     assert logs == []
 
 

@@ -7,7 +7,8 @@ from importlib import import_module
 
 import pytest
 
-from agent.cli import build_parser, main
+from agent.cli import main
+from agent.command_line import build_parser
 from agent.pool.verb import GROUPS, Needs, Verb
 from agent.pool.verbs import VERBS
 from agent.pool.verbs_of_power import PROPOSALS, SLASH_REASONS, UPGRADE_TARGETS

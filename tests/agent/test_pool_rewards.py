@@ -85,11 +85,14 @@ def know(monkeypatch: pytest.MonkeyPatch, payload: Any, leaves: tuple[Leaf, ...]
 
 
 def test_a_claim_is_paid_once(town: Town) -> None:
-    assert town.run("ann", "claim") == {
+    claimed = town.run("ann", "claim")
+    newest = town.chain.node.ledger.account(town.state().rewards).last_hash
+    assert claimed == {
         "participant": str(wallet_of("ann")),
         "paid_now_nanoton": 5 * NANO,
         "paid_nanoton": 5 * NANO,
         "earned_nanoton": 5 * NANO,
+        "transaction": newest.hex(),
     }
     assert "5 TON were paid" in town.refused("ann", "claim")
     assert "it earned nothing so far" in town.refused("dan", "claim")

@@ -14,7 +14,7 @@ from pool_fixture import POOL, START_S, key, policy
 
 from agent.errors import InvalidReceiptError
 from agent.journal import Journal, create_journal, open_journal
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.pending import decode_pending, encode_pending
 from agent.receipts import BODY_BYTES_MAX, WAITING_MAX, Receipts, receipts_app
 from gossip.log_chain import Head

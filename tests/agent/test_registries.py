@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import trio
 from chain_in_memory import opened
 from pool_fixture import START_S, key, participant
 from pytoniq_core import Cell
 from trio.testing import MockClock
 
-from agent.registries import RETRY_S, Registries
+from agent.registries import FETCH_S, RETRY_S, Registries
 from contracts.chain import Block
 from contracts.errors import ChainUnavailableError, ContractsError
 from tests.contracts.pool_scene import Scene
@@ -25,8 +26,10 @@ class Chain:
     states: dict[int, Cell] = field(default_factory=dict)
     error: ContractsError | None = None
     reads: int = 0
+    answer_s: float = 0.0
 
     async def block_at(self, time_s: int) -> Block:
+        await trio.sleep(self.answer_s)
         return Block(seqno=1, root_hash=bytes(32), file_hash=bytes(32), time_s=time_s)
 
     async def registry_data(self, block: Block) -> Cell:
@@ -133,3 +136,18 @@ async def test_a_disk_that_takes_nothing_costs_the_copy_and_not_the_epoch(
     folder.unlink()
     await registries.keep([FIRST])
     assert len(names(folder)) == 1, "it is tried again"
+
+
+async def test_servers_that_answer_slowly_hold_nobody_up(
+    cells: dict[int, Cell], tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    chain = Chain(cells, answer_s=10 * FETCH_S)
+    registries = Registries(tmp_path / "r", chain, chain)
+    began_s = trio.current_time()
+    for _ in range(2):
+        with pytest.raises(ChainUnavailableError, match="not read within"):
+            await registries.of(FIRST)
+    assert trio.current_time() - began_s == pytest.approx(FETCH_S), "the second time nobody is asked"
+    chain.answer_s = 0.0
+    await trio.sleep(RETRY_S)
+    assert len(await keys_of(registries, FIRST)) == 2

@@ -119,8 +119,21 @@ def test_it_shows_a_table(config: Config, capsys: pytest.CaptureFixture[str]) ->
     assert names.split() == ["participant", "settled", *STRATEGIES]
     assert rows[0].split()[0] == str(participant(0).address)[:10]
     assert len({len(row) for row in [names, *rows[:3]]}) == 1
+    assert rows[3].split()[0] == "all"
+    assert rows[3].split()[1] == f"{sum(float(row.split()[1]) for row in rows[:3]):,.3f}"
     assert rows[-2] == "in force: weighted"
     assert "reliability: not in a settlement; taken as uptime of 1,000 s" in rows[-1]
+
+
+def test_the_own_row_bears_a_star(
+    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.score.verbs.wallet_address", lambda *_, **__: participant(1).address)
+    _, out, _ = run(config, capsys, "--epoch", "2")
+    assert [line.split()[0] for line in out.splitlines() if "*" in line] == [f"{participant(1).address}"[:10] + "*"]
+    assert [each["is_own"] for each in shown(config, capsys)["participants"]].count(True) == 1
+    config.resolve(config.wallet.key_file).unlink()
+    assert "*" not in run(config, capsys, "--epoch", "2")[1]
 
 
 def test_it_takes_the_last_epoch_and_all_strategies_by_itself(

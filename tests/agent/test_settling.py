@@ -16,7 +16,7 @@ from epochs import policy_receipts, policy_work
 from pool_fixture import POOL, START_S, key, operator_set, participant, policy
 
 import agent.workers
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.policies import Policies
 from agent.settling import Settling
 from agent.workers import BUDGET_S, Workers
@@ -62,6 +62,11 @@ def settling_of(world: World, *more: PoolPolicy) -> Settling:
 
 async def frame_of(settling: Settling, world: World, epoch: OpenEpoch) -> EpochFrame | None:
     return await settling._frame_of(world.pool_now, (epoch,), world.now_s)
+
+
+def sample(settling: Settling, name: str, **labels: str) -> float | None:
+    """What the metrics have of it."""
+    return settling._metrics.registry.get_sample_value(f"gpupool_{name}", labels)
 
 
 async def test_the_registry_is_pinned_when_the_epoch_was_finalized(world: World) -> None:
@@ -129,6 +134,8 @@ async def test_the_policy_of_the_running_epoch_is_in_force_and_a_missing_one_is_
     await settling.refresh()
     assert settling._policies.in_force == held
     assert [missing.hex() in record.message for record in caplog.records] == [True]
+    missed = {when: sample(settling, "policies_missing", needed=when) for when in ("now", "soon")}
+    assert missed == {"now": 0, "soon": 1}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +152,7 @@ async def test_a_clock_that_is_wrong_is_told_once_and_until_it_is_right(
         await settling.refresh()
         assert settling.view.clock is not None
         assert said in settling.view.clock
+        assert sample(settling, "clock_offset_seconds") == ahead_s
         world.now_s += 5
     off_s = 0
     await settling.refresh()
@@ -233,9 +241,11 @@ async def test_a_chain_that_is_away_or_lies_is_waited_for(
         world.error = error
         await trio.sleep(10)
         assert settling.view.error == str(error)
+        assert sample(settling, "chain_up") == 0
         assert len(node.heard) <= before + 1
         world.error = None
         await trio.sleep(5)
         assert settling.view.error is None
+        assert sample(settling, "chain_up") == 1
         assert len(node.heard) > before + 1
         nursery.cancel_scope.cancel()

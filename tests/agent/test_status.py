@@ -8,29 +8,25 @@ from typing import Any
 
 import pytest
 from contract_states import pinned, pool_state, rewards_state
-from pool_fixture import EPOCH_S, START_S, key, operator_set, participant, policy
-from prometheus_client import generate_latest
+from pool_fixture import EPOCH_S, POOL, START_S, key, operator_set, participant, policy
 
 from agent.measuring import Measured
-from agent.metrics import Metrics
 from agent.policies import Policies
 from agent.settling import PoolView
 from agent.standings import Refusal, Standing, settled_evidence
 from agent.status import (
     _entry,
-    _evidence,
+    _evidence_of_others,
     _peers,
     _policies,
     _pool,
     _reach,
     _work,
     not_earning,
-    update_entry_metrics,
-    update_metrics,
 )
 from contracts.chain import Block
 from contracts.model import NANO, Address, CertificateKind, ParticipantStatus, PoolStatus, Proposal, UpgradeTarget
-from gossip.log_chain import GENESIS
+from gossip.acquaintances import Acquaintances, Run
 from gossip.roster import Roster
 from gossip.settlement import Base, EvidenceWindow, Reading
 from gossip.transport import PeerView
@@ -124,11 +120,13 @@ async def test_each_peer_shows_its_role_and_where_its_address_is_from() -> None:
         roster=roster,
         address_source=sources.get,
         reach=lambda: roster.reach(key(0).public, [key(2).public]),
+        acquaintances=Acquaintances(key(0), POOL, Run(agent="test", id=bytes(16), started_s=0), policies=list),
     )
     shown = _peers(gossiping)
     assert [peer["role"] for peer in shown] == ["operator", "participant", "participant", None]
     assert [peer["address_from"] for peer in shown] == ["config", "inbound", None, "inbound"]
     assert [peer["rtt_ms"] for peer in shown] == [1.5] * 4
+    assert [(peer["terms"], peer["agent"]) for peer in shown] == [("unmet", None)] * 4
     assert [peer["dial_errors"] for peer in shown] == [[], [], ["/ip4/10.0.0.5/tcp/1: connection refused"], []]
     assert _reach(gossiping) == {"weight": 1, "total_weight": 5}
     assert _reach(None) is None
@@ -165,19 +163,7 @@ def test_evidence_that_an_epoch_settled_is_not_missing_after_a_restart() -> None
         node=SimpleNamespace(machine=SimpleNamespace(base=base)),
         policies=Policies(policy()),
     )
-    metrics = Metrics(version="1", process=False)
-    node: Any = SimpleNamespace(
-        key=key(0),
-        drops={},
-        placed={},
-        registered=frozenset(keys),
-        logs={key(0).public: SimpleNamespace(head=GENESIS)},
-        machine=SimpleNamespace(base=base, progress=lambda: None),
-    )
-    gossiping: Any = SimpleNamespace(transport=SimpleNamespace(counters={}, peers=lambda: ()), reach=lambda: (1, 4))
-    update_metrics(metrics, node, gossiping, agent.verdicts, now_s)
-    assert "gpupool_evidence_held 2.0" in generate_latest(metrics.registry).decode()
-    value = _evidence(agent, now_s)
+    value = _evidence_of_others(agent, now_s)
     assert value["settled"] == {key(1).public.hex(): now_s}
     assert value["missing"] == [key(i).public.hex() for i in (2, 3, 5)], "the own key is nobody else's"
 
@@ -189,14 +175,3 @@ def test_tasks_are_those_of_the_kind_of_source_that_counts() -> None:
     )
     work = _work(agent, None)
     assert (work["source"], work["tokens"], work["tasks"]) == ("engine", 100, 10)
-
-
-def test_metrics_of_the_own_entry() -> None:
-    metrics = Metrics(version="1", process=False)
-    update_entry_metrics(metrics, replace(participant(0), status=ParticipantStatus.SUSPENDED, held_nanoton=NANO // 2))
-    served = generate_latest(metrics.registry).decode()
-    assert "gpupool_earning 0.0" in served
-    assert "gpupool_stake_ton 100.0" in served
-    assert "gpupool_slashed_held_ton 0.5" in served
-    update_entry_metrics(metrics, participant(0))
-    assert "gpupool_earning 1.0" in generate_latest(metrics.registry).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -235,9 +236,12 @@ def test_the_place_on_a_machine(scene: Scene) -> None:
         ([theirs], 2, None),
         ([mine, theirs], 1, None),
     ):
-        assert place_taken_by(mine, standings, base(*holders), nodes_max=nodes_max, now_s=NOW_S) == taken_by
-    assert place_taken_by(mine, standings, base(theirs, until_s=NOW_S - 1), nodes_max=1, now_s=NOW_S) is None
-    assert place_taken_by(mine, {}, base(theirs), nodes_max=1, now_s=NOW_S) is None
+        taken = functools.partial(place_taken_by, mine, standings, base(*holders), nodes_max=nodes_max, now_s=NOW_S)
+        assert taken(registered={mine, theirs}) == taken_by
+        assert taken(registered={mine}) is None, "the key before a rotation holds nothing"
+    alone = functools.partial(place_taken_by, mine, registered={theirs}, nodes_max=1, now_s=NOW_S)
+    assert alone(standings, base(theirs, until_s=NOW_S - 1)) is None
+    assert alone({}, base(theirs)) is None
 
 
 def test_a_gpu_that_earns_for_another_node_takes_the_place(scene: Scene) -> None:
@@ -249,7 +253,7 @@ def test_a_gpu_that_earns_for_another_node_takes_the_place(scene: Scene) -> None
         return Base(readings={holder: Reading(evidence=(window,))})
 
     def taken_by(settled: Base) -> Holder | None:
-        return place_taken_by(mine, standings, settled, nodes_max=1, now_s=NOW_S)
+        return place_taken_by(mine, standings, settled, registered={mine, theirs}, nodes_max=1, now_s=NOW_S)
 
     assert taken_by(base(theirs, b"b" * 16)) == Holder(node_key=theirs, is_gpu=True)
     assert taken_by(base(theirs, b"c" * 16)) is None

@@ -14,7 +14,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agent.errors import ConfigError, PortInUseError
-from agent.web import Probes, WebConfig, bind, serve_app, serve_web
+from agent.http_serve import serve_app
+from agent.web import Probes, WebConfig, bind, serve_web
 
 FREE_PORT = WebConfig(port=0)
 
@@ -27,7 +28,12 @@ class Daemon:
         self.ready: str | None = "the chain is not reached yet"
 
     def probes(self) -> Probes:
-        return Probes(healthy=lambda: self.healthy, ready=lambda: self.ready, status=lambda: {"epoch": 7})
+        return Probes(
+            healthy=lambda: self.healthy, ready=lambda: self.ready, status=lambda: {"epoch": 7}, page=self.page
+        )
+
+    async def page(self) -> str:
+        return "<!doctype html>\n<title>You earn</title>\n"
 
 
 @asynccontextmanager
@@ -50,7 +56,8 @@ async def test_pages() -> None:
         assert "gpupool_things_total 3.0" in metrics.text
         assert (await client.get("/-/status")).json() == {"epoch": 7}
         assert (await client.head("/-/healthy")).status_code == 200
-        assert (await client.get("/")).status_code == 404
+        nothing = await client.get("/nothing")
+        assert (nothing.status_code, nothing.text) == (404, "no such page here\n")
 
 
 async def test_probes_follow_the_daemon() -> None:

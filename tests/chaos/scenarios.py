@@ -18,6 +18,7 @@ from itertools import permutations
 
 import trio
 
+from agent.output import EXIT_KEY
 from tests.chaos.errors import ViolationError
 from tests.chaos.links import Link
 from tests.chaos.pool import CHAIN, TWIN
@@ -242,7 +243,7 @@ async def twin(stage: Stage) -> None:
     if seat.node_key.public in stage.watchdog.forked:
         await stage.until(lambda: not stage.pool.is_running(name), 30, "an agent whose log forked stops")
         said = stage.pool.child(name).last_words()
-        if stage.pool.child(name).code != 1 or "stop every agent of this key" not in said:
+        if stage.pool.child(name).code != EXIT_KEY or "stop every agent of this key" not in said:
             raise ViolationError(f"an agent whose log forked should say so; it said: {said}")
         stage.lost.add(name)
         stage.note("forked", name)

@@ -14,7 +14,7 @@ from pool_fixture import key, policy
 
 from agent.attesting import Attesting
 from agent.journal import create_journal, open_journal
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.policies import Policies
 from agent.providers import Providers
 from agent.verdicts import Verdicts, anchor_of

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from contract_states import pinned, pool_state, rewards_state
+from contract_states import open_epoch, pinned, pool_state, rewards_state
 from pool_fixture import EPOCH_S, START_S, key, operator_set, participant, policy
 
 from agent.doctor.diagnosis import diagnose
@@ -15,6 +15,7 @@ from agent.doctor.facts import (
     DaemonFacts,
     DaemonState,
     Facts,
+    Holder,
     HostFacts,
     JournalFacts,
     PoolFacts,
@@ -59,6 +60,9 @@ def status_tree(**sections: Any) -> dict[str, Any]:
         "own": own(),
         "claimable_nanoton": 0,
         "reconciliation": {"alarm": None},
+        "versions": {"rifts": [], "key_in_use": None},
+        "memory": {"used_bytes": 100 << 20, "limit_bytes": 1 << 30, "limited_by": "the control group"},
+        "clock_step_back": None,
         **sections,
     }
 
@@ -110,7 +114,7 @@ def pool_facts(**changes: Any) -> PoolFacts:
         time_s=NOW_S - 2,
         state=state(),
         rewards=rewards(),
-        entry=participant(0),
+        entry=replace(participant(0), joined_s=NOW_S - 86_400),
         wallet=participant(0).address,
         wallet_nanoton=5 * NANO,
         worker=Unknown("no worker contract is named"),
@@ -127,6 +131,11 @@ def policies(text: PoolPolicy | None = None) -> dict[bytes, PoolPolicy]:
 def asking_receipts() -> PoolPolicy:
     """The document of a pool that credits no more than receipts cover."""
     return replace(policy(), receipts=msgspec.structs.replace(policy().receipts, ceiling="receipts"))
+
+
+def counting(source_name: str) -> PoolPolicy:
+    """The document of a pool that counts what sources of this kind report."""
+    return replace(policy(), work=msgspec.structs.replace(policy().work, source=source_name))
 
 
 def healthy() -> Facts:
@@ -213,10 +222,57 @@ def with_daemon(daemon_state: DaemonState, detail: str) -> Facts:
     return replace(healthy(), daemon=daemon)
 
 
+def stopped_for(key_in_use: str) -> Facts:
+    """The agent is down, as another one uses its key."""
+    down = with_daemon(DaemonState.DOWN, "refused")
+    return replace(down, journal=replace(healthy().journal, key_in_use=key_in_use))
+
+
+def rift(what: str, **changes: Any) -> Facts:
+    """Operators are of another version of this."""
+    found = {"what": what, "stops": False, "is_outdated": False, "text": f"of another {what}", **changes}
+    return told(versions={"rifts": [found], "key_in_use": None})
+
+
+def held_by(holder: Holder) -> Facts:
+    """Nobody answers, and this process holds the journal."""
+    facts = with_daemon(DaemonState.SILENT, "no answer")
+    assert isinstance(facts.daemon, DaemonFacts)
+    return replace(facts, daemon=replace(facts.daemon, holder=holder))
+
+
 def worker(**changes: Any) -> Facts:
     """The Cocoon worker tells otherwise."""
     fine = WorkerFacts(name="worker 0", is_image_listed=True, is_model_listed=True, exposed=(), guest=None)
     return replace(healthy(), workers=(replace(fine, **changes),))
+
+
+def stalled(**close: Any) -> Facts:
+    """Epoch 1 ended long ago and is open."""
+    pot = open_epoch(
+        1, start_s=START_S, end_s=START_S + EPOCH_S, finalized_s=START_S + EPOCH_S, policy_hash=policy().hash
+    )
+    landed = replace(rewards().landed, epoch=0)
+    late_s = START_S + EPOCH_S + 1000
+    return replace(
+        told(close={"epoch": 1, "view": 2, "operators": 4, "observations": 2, "total_weight": 4, **close}),
+        pool=pool_facts(time_s=late_s, rewards=rewards(open_epochs=(pot,), landed=landed)),
+    )
+
+
+def of_contract(named: Address | None, **changes: Any) -> Facts:
+    """The pool credits what the chain paid a Cocoon worker."""
+    of_chain = replace(
+        policy(),
+        work=msgspec.structs.replace(policy().work, source="cocoon"),
+        receipts=msgspec.structs.replace(policy().receipts, ceiling="worker-contract"),
+    )
+    pool = pool_facts(entry=replace(participant(0), worker=named), **changes)
+    return replace(told(sources=[source("cocoon")]), policies=policies(of_chain), pool=pool)
+
+
+def of_entry(**changes: Any) -> Facts:
+    return changed("pool", entry=replace(participant(0), **changes))
 
 
 # The outcome.

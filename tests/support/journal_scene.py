@@ -81,6 +81,7 @@ def settle_at_heads(authors: list[Author], epoch: int, base: Base) -> Settlement
 def fill_journal(journal: Journal) -> list[Author]:
     """Write records, attachments, messages, settlements, witness, meter and windows; returns the logs' authors."""
     authors = [Author(0), Author(1)]
+    journal.begin_run(b"r" * 16, 1, b"p" * 16, "0.1.0")
     for author, collateral in zip(authors, COLLATERAL, strict=True):
         journal.keep_attachment(hashlib.sha256(collateral).digest(), collateral)
         attest_evidence(author, collateral)

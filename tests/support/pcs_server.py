@@ -98,6 +98,13 @@ class ServerTls:
     ca_file: Path
 
     @classmethod
+    def load(cls, folder: Path) -> ServerTls:
+        """What `make` left in `folder`."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "server.pem")
+        return cls(context=context, ca_file=folder / "ca.pem")
+
+    @classmethod
     def make(cls, folder: Path) -> ServerTls:
         """Make a CA and a certificate for 127.0.0.1; the files go into `folder`."""
         ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -109,14 +116,12 @@ class ServerTls:
         pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         private = key.private_bytes(serialization.Encoding.PEM, pkcs8, plain)
         (folder / "server.pem").write_bytes(private + _pem(leaf.sign(ca_key, hashes.SHA256())))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "server.pem")
-        return cls(context=context, ca_file=folder / "ca.pem")
+        return cls.load(folder)
 
 
 @asynccontextmanager
-async def serving(site: Site, tls: ServerTls) -> AsyncIterator[PcsService]:
-    """Serve `site` for the length of the block; yields the settings that reach it."""
+async def serving(site: Site, tls: ServerTls, port: int = 0) -> AsyncIterator[PcsService]:
+    """Serve `site` for the length of the block, at `port` (0: any); yields the settings that reach it."""
 
     async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
         # The client hangs up when it likes: with too much in hand, or after its time is over.
@@ -129,7 +134,7 @@ async def serving(site: Site, tls: ServerTls) -> AsyncIterator[PcsService]:
             await trio.aclose_forcefully(stream)
 
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_ssl_over_tcp_listeners(0, tls.context, host="127.0.0.1", https_compatible=True)
+        listeners = await trio.open_ssl_over_tcp_listeners(port, tls.context, host="127.0.0.1", https_compatible=True)
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         port = listeners[0].transport_listener.socket.getsockname()[1]
         base = f"https://127.0.0.1:{port}"

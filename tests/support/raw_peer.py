@@ -88,6 +88,10 @@ class RawPeer:
             else:
                 await trio.sleep(0.01)
 
+    async def close_write(self, stream: int) -> None:
+        """Say that nothing more comes on this stream."""
+        await self.frame(yamux.TYPE_DATA, yamux.FLAG_FIN, stream, 0)
+
     async def read_for_ever(self) -> None:
         """Answer pings, count data, give windows back; ends when the connection does."""
         try:

@@ -1,0 +1,1 @@
+"""The status page: one page about this node, for whoever owns it."""

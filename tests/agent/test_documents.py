@@ -1,0 +1,155 @@
+"""What the documents show can be typed, and what they link to is there."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.command_line import build_parser
+from agent.doctor.findings import FindingClass
+from agent.errors import UsageError
+from agent.output import EXIT_CODES
+from agent.verbs import walk
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(page for folder in ("", "docs/**/", "packaging/", "systemd/") for page in ROOT.glob(f"{folder}*.md"))
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(text: str) -> Iterator[str]:
+    """What stands between fences, and what is indented by four spaces after an empty line."""
+    yield from re.findall(r"(?ms)^```[a-z]*\n(.*?)^```", text)
+    outside = re.sub(r"(?ms)^```.*?^```", "", text)
+    yield from re.findall(r"(?m)(?:^\n)((?:^ {4}\S.*\n)+)", outside)
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """The commands of ours in a block, without prompt, `sudo`, redirections, and remarks."""
+    for line in re.sub(r"\\\n\s*", "", block).splitlines():
+        found = re.match(r"\s*(?:\$ )?(?:sudo )?gpupool( .*|)$", line)
+        if found is None:
+            continue
+        lexer = shlex.shlex(found[1], posix=True, punctuation_chars=";&|<>")
+        lexer.commenters = "#"
+        lexer.whitespace_split = True
+        words = list(lexer)
+        end = next((i for i, word in enumerate(words) if set(word) <= set(";&|<>")), len(words))
+        # What a descriptor is opened for stands before the sign: `3< FILE`.
+        yield words[: end - (end < len(words) and words[end - 1].isdigit())]
+
+
+def lenient() -> argparse.ArgumentParser:
+    """The parser of the command, to which every placeholder is a number and a path."""
+    parser = build_parser()
+    for each in walk(parser):
+        for action in each._actions:
+            action.type = None
+    return parser
+
+
+def check(words: list[str]) -> None:
+    """Raise `UsageError` for what is not taken; of what is cut short by "..." only verb and options are looked at."""
+    if "..." not in words and words[-1:] not in (["--help"], ["--version"]):
+        _, unknown = lenient().parse_known_args(words)
+        if unknown:
+            raise UsageError(f"unknown: {unknown}")
+        return
+    parser, rest = leaf(words)
+    for word in rest:
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in parser._option_string_actions:
+            raise UsageError(f"unknown: {option}")
+
+
+def leaf(words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser to which the first words lead, and the other words."""
+    parser = build_parser()
+    for i, word in enumerate(words):
+        below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if not below:
+            return parser, words[i:]
+        if word.startswith("-"):
+            continue
+        if word in ("...", "COMMAND"):
+            return parser, []
+        for each in word.split("|"):  # several at once, as `certificate sign|merge`
+            if each not in below[0].choices:
+                raise UsageError(f"no such command: {each}")
+            parser = below[0].choices[each]
+    return parser, []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_that_is_shown_can_be_typed(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    wrong = []
+    for words in (words for block in blocks(text) for words in commands(block)):
+        try:
+            check(words)
+        except UsageError as error:
+            wrong.append(f"gpupool {' '.join(words)}: {error}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_that_is_named_is_there(page: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    wrong = []
+    for shown in re.findall(r"`gpupool ([^`]+)`", text):
+        try:
+            check([*shown.replace("\n", " ").split(), "..."])
+        except UsageError as error:
+            wrong.append(f"gpupool {shown}: {error}")
+    assert wrong == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a forge makes of a page's headings."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for heading in re.findall(r"(?m)^#+ (.*)$", text):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
+        anchor = re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-")
+        found.add(anchor if anchor not in found else f"{anchor}-1")
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there)):
+            wrong.append(target)
+    assert wrong == []
+
+
+def test_every_page_is_on_the_map() -> None:
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"({page})" not in text} == set()
+
+
+def test_the_exit_codes_are_those_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for code, meaning in EXIT_CODES.items():
+        assert f"\n  {code:<4}{meaning}" in said
+        assert f"\n| {code} | {meaning} |" in page
+    assert all(f"{clazz.value} {clazz.name.lower()}" in " ".join(page.split()) for clazz in FindingClass)
+    assert not set(EXIT_CODES) & {int(clazz) for clazz in FindingClass}
