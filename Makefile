@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 2000
 START ?= 0
 
-.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants sim chaos attacks cheating interop protocol gas fuzz bench lock clean
+.PHONY: help devnet test long check lint types imports codes contracts contracts-check contracts-test contracts-coverage contracts-mutants contracts-fuzz mutants sim chaos faults page-test attacks cheating interop protocol gas man man-check settings fuzz secrets secrets-reviewed audit deb deb-reproducible deb-test package-lint sbom release catalogue alerts-check alerts-test unit-check package-test bench lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -77,6 +77,13 @@ sim: $(VENV)/.dev ## Whole pools in virtual time under every fault, all invarian
 chaos: $(VENV)/.dev ## Real agents in network namespaces: partitions, latency, kill -9, full disks (needs root; ARGS="--quick")
 	$(VENV)/bin/python -m tests.chaos $(ARGS)
 
+faults: $(VENV)/.dev ## Thirty faults in real agents, one at a time: does the doctor name the cause first, does an alert fire? (root; ten minutes)
+	$(VENV)/bin/python -m tests.faults $(ARGS)
+
+page-test: $(VENV)/.tools ## The status page in headless Chromium, and of a devnet (three minutes; installs chromium by apt where it is not)
+	@packaging/need-debian chromium chromium-driver
+	$(VENV)/bin/python -m pytest -m "" tests/page $(ARGS)
+
 attacks: $(VENV)/.dev ## Attack one node with all that a hostile peer can send, and watch whether it serves the honest (two minutes)
 	$(VENV)/bin/python -m tests.attacks $(ARGS)
 
@@ -94,8 +101,73 @@ protocol: $(VENV)/.dev ## Write the generated parts of docs/protocol.md, docs/wi
 	PYTHONPATH=tests/support $(VENV)/bin/python -m tests.gossip.tools.wire_page
 	$(VENV)/bin/python -m tests.attestation.tools.error_table
 
-fuzz: $(VENV)/.fuzz ## Coverage-guided fuzzing of all that attestation parses (installs atheris; ARGS="--seconds 60")
-	$(VENV)/bin/python -m tests.attestation.tools.fuzz $(ARGS)
+man: $(VENV)/.run ## Write the manual page, build/gpupool.1, from the command line's own parser
+	$(VENV)/bin/python -m tests.agent.tools.manual_page
+
+man-check: man ## Does the manual page render without a warning? (installs mandoc and man-db by apt where they are not)
+	@packaging/need-debian mandoc man-db
+	mandoc -T lint -W warning build/gpupool.1
+	test -z "$$(LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings --local-file build/gpupool.1 2>&1 >/dev/null)"
+
+settings: $(VENV)/.dev ## Write docs/configuration.md anew from the settings' own tables
+	$(VENV)/bin/python -m tests.agent.tools.settings_page
+
+fuzz: $(VENV)/.fuzz ## Coverage-guided fuzzing of all that attestation and gossip's wire parse (installs atheris; ARGS="--seconds 60")
+	PYTHONPATH=tests/support $(VENV)/bin/python -m tests.attestation.tools.fuzz $(ARGS)
+
+SCANNED = git ls-files -z | grep -zvE '\.lock$$|package-lock|/vendor/|/artifacts/|mutants\.json$$|\.secrets'
+secrets: $(VENV)/.tools ## Is there a secret in the tree that nobody reviewed? (reviewed ones: .secrets.baseline)
+	$(SCANNED) | xargs -0 $(VENV)/bin/detect-secrets-hook --baseline .secrets.baseline
+
+secrets-reviewed: $(VENV)/.tools ## Note that whatever `make secrets` finds was looked at, and is none
+	$(SCANNED) | xargs -0 $(VENV)/bin/detect-secrets scan >.secrets.baseline
+
+audit: $(VENV)/.tools ## Known defects of the locked dependencies, from a public database (needs the internet)
+	$(VENV)/bin/pip-audit --service osv --strict --disable-pip --require-hashes -r requirements/run.lock
+
+deb: $(VENV)/.base ## Build build/gpupool-agent_VERSION_amd64.deb on Debian 12 (installs dpkg-dev, debhelper by apt where they are not)
+	PYTHON=$(VENV)/bin/python packaging/build-deb $(ARGS)
+
+deb-reproducible: deb ## Build the package once more, elsewhere and otherwise: equal to the byte?
+	PYTHON=$(VENV)/bin/python packaging/build-again
+
+deb-test: deb ## Install, upgrade, downgrade, remove and purge the package in a bare Debian tree (root; installs mmdebstrap)
+	@packaging/need-debian mmdebstrap
+	PYTHON=$(VENV)/bin/python packaging/build-deb --version 999.0 --out build/next
+	$(VENV)/bin/python -m tests.packaging.deb_life build/gpupool-agent_$$(packaging/version)_amd64.deb build/next/gpupool-agent_999.0_amd64.deb
+
+unit-check: ## Does systemd find the units sound, and their sandbox tight (exposure below 2.0)? (systemd 252 or later)
+	systemd/check
+
+package-test: $(VENV)/.dev ## The package on two bare Debian 12 hosts under systemd: join, earn, claim, upgrade, restore, purge (root; 15 minutes)
+	@packaging/need-debian mmdebstrap systemd-container iproute2
+	PYTHON=$(VENV)/bin/python packaging/build-deb --version 1 --out build/package-test
+	PYTHON=$(VENV)/bin/python packaging/build-deb --version 2 --out build/package-test
+	$(VENV)/bin/python -m tests.packaging.package_test --old build/package-test/gpupool-agent_1_amd64.deb \
+		--new build/package-test/gpupool-agent_2_amd64.deb $(ARGS)
+
+package-lint: deb ## lintian over the package, shellcheck over all scripts (installs both by apt where they are not)
+	packaging/lint
+
+sbom: $(VENV)/.tools deb ## The package's SBOM: build/gpupool-agent.cdx.json
+	PYTHON=$(VENV)/bin/python packaging/build-sbom >build/gpupool-agent.cdx.json
+
+release: $(VENV)/.tools ## Of the last commit: tarball, package, SBOM and SHA256SUMS in build/release
+	PYTHON=$(VENV)/bin/python packaging/build-release
+
+catalogue: $(VENV)/.dev ## Write docs/metrics.md, docs/alerts.md and the Grafana dashboard anew from metrics and alert rules
+	$(VENV)/bin/python -m tests.prometheus.tools.dashboard
+	$(VENV)/bin/python -m tests.prometheus.tools.pages
+
+alerts-check: $(VENV)/.dev ## Alert rules: promtool's checks, and a unit test of each (installs prometheus by apt where it is not)
+	@packaging/need-debian prometheus
+	promtool check rules --lint=all --lint-fatal packaging/prometheus/*.rules.yml
+	promtool check config packaging/prometheus/prometheus.example.yml
+	$(VENV)/bin/python -m pytest -q tests/prometheus $(ARGS)
+
+alerts-test: $(VENV)/.dev ## A real Prometheus watches a dev network that is broken on purpose (installs prometheus by apt where it is not)
+	@packaging/need-debian prometheus
+	$(VENV)/bin/python -m pytest -m long tests/prometheus $(ARGS)
 
 bench: $(VENV)/.dev ## Run the benchmarks; each prints one JSON line
 	$(VENV)/bin/python -m benchmarks $(ARGS)

@@ -1,11 +1,11 @@
-"""Coverage-guided fuzzing of everything in the attestation package that reads bytes, with atheris (libFuzzer).
+"""Coverage-guided fuzzing of all in attestation and on gossip's wire that reads bytes, with atheris (libFuzzer).
 
     python -m tests.attestation.tools.fuzz [--seconds 600] [--target quote ...] [--jobs 2]
 
-Each target (`fuzz_targets`) runs in a process of its own (`fuzz_one`); the seconds are those of the whole run,
-divided among the targets. The corpus grows in `build/fuzz/<target>`, so that a run goes on where the last one
-stopped. Prints one line per target; exit code 1 if one crashed, with the path of the input that did it. To see such
-a crash again, without atheris:
+Each target (`fuzz_targets`, here and in `tests.gossip.tools`) runs in a process of its own (`fuzz_one`); the seconds
+are those of the whole run, divided among the targets. The corpus grows in `build/fuzz/<target>`, so that a run goes on
+where the last one stopped. Prints one line per target; exit code 1 if one crashed, with the path of the input that did
+it. To see such a crash again, without atheris:
 
     python -m tests.attestation.tools.fuzz --target quote --input build/fuzz/crashes/quote-...
 """
@@ -21,8 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attestation.errors import AttestationError
-from tests.attestation.tools.fuzz_targets import TARGETS
+from gossip.errors import GossipError
+from tests.attestation.tools import fuzz_targets
+from tests.gossip.tools import fuzz_targets as wire_targets
 
+TARGETS = fuzz_targets.TARGETS | wire_targets.TARGETS
 FOLDER = Path("build") / "fuzz"
 BYTES_MAX = 32 * 1024
 """Of an input; more only makes it slow. Every parser's own bound is below, or has its test."""
@@ -75,12 +78,12 @@ def show(name: str, path: Path) -> None:
     """Give one input to a target; anything but an error of the package comes out."""
     try:
         TARGETS[name].run(path.read_bytes())
-    except AttestationError as error:
+    except (AttestationError, GossipError) as error:
         sys.stdout.write(f"refused: {error}\n")
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="fuzz", description="Fuzz the parsers of the attestation package.")
+    parser = argparse.ArgumentParser(prog="fuzz", description="Fuzz the parsers of attestation and of gossip's wire.")
     parser.add_argument("--seconds", type=int, default=600, help="of the whole run (default: 600)")
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS), help="only these")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import atheris  # type: ignore[import-untyped]
 
-with atheris.instrument_imports(include=["attestation"]):
+with atheris.instrument_imports(include=["attestation", "gossip"]):
     from attestation.errors import AttestationError
-    from tests.attestation.tools.fuzz_targets import TARGETS
+    from gossip.errors import GossipError
+    from tests.attestation.tools import fuzz_targets
+    from tests.gossip.tools import fuzz_targets as wire_targets
 
 
 def main(name: str, folder: Path, options: list[str]) -> None:
     warnings.simplefilter("ignore")  # of the X.509 library, about certificates that no CA would make
-    target = TARGETS[name]
+    target = (fuzz_targets.TARGETS | wire_targets.TARGETS)[name]
     for seed in target.seeds():
         (folder / hashlib.sha256(seed).hexdigest()).write_bytes(seed)
     words = folder.with_name(f"{name}.dict")
@@ -30,7 +32,7 @@ def main(name: str, folder: Path, options: list[str]) -> None:
     def attempt(data: bytes) -> None:
         try:
             target.run(data)
-        except AttestationError:
+        except (AttestationError, GossipError):
             return
 
     atheris.Setup([name, f"-dict={words}", *options, str(folder)], attempt)
