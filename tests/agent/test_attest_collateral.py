@@ -203,7 +203,7 @@ def test_nothing_is_kept_in_a_folder_that_cannot_be_written(place: Place, capsys
         (["import", "quote.bin", "--dir", "store"], 1, "quote.bin: this looks like a quote, expected a bundle of coll"),
         (["import", "empty", "--update", "early", "--dir", "store"], 2, "--update: is for single collateral"),
         (["import", "-", "--root", "-", "--dir", "store"], 2, '"-" stands twice, and standard input can be read once'),
-        (["list", "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (["list", "--config", "none.toml"], 2, "none.toml: missing"),
         (["list", "--dir", "store", "--root", "root.der"], 1, "{folder}/store: no such folder: nothing was fetched"),
         (["list", "--dir", "empty", "--root", "root.der"], 1, "{folder}/empty: cannot be read: Not a directory"),
         (["list", "--dir", "store", "--root", "quote.bin"], 2, "--root quote.bin: not a root certificate"),
@@ -211,7 +211,7 @@ def test_nothing_is_kept_in_a_folder_that_cannot_be_written(place: Place, capsys
         (["fetch", "empty", "--out", "x"], 1, "quote: header: 48 bytes expected, 0 left; at fault: whoever made this"),
         (["fetch", "root.der", "--out", "x"], 1, "this looks like a certificate, expected a quote: quote: "),
         (["fetch", "quote.bin", "--out", "x"], 1, "chain: does not end in the pinned root"),
-        (["fetch", "quote.bin", "--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (["fetch", "quote.bin", "--config", "none.toml"], 2, "none.toml: missing"),
     ],
 )
 def test_wrong_usage_and_bad_files_are_told_in_one_line(

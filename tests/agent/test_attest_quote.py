@@ -156,7 +156,7 @@ def test_a_machine_that_is_no_tdx_guest_says_what_is_missing(
         (["--provider", "cocoon", "--address", "127.0.0.1:0"], 2, "--address 127.0.0.1:0: expected HOST:PORT"),
         (["--provider", "software"], 2, "--software-dir is missing"),
         (["--provider", "software", "--software-dir", "none"], 1, "none/root.der: No such file or directory"),
-        (["--config", "none.toml"], 2, "none.toml: cannot be read"),
+        (["--config", "none.toml"], 2, "none.toml: missing"),
         (["--provider", "software", "--software-dir", "platform", "--gpu"], 2, "--gpu: needs --out FILE"),
         (["--provider", "software", "--tsm-dir", "x"], 2, "--tsm-dir: is for --provider configfs"),
         (["--provider", "software", "--address", "x"], 2, "--address: is for --provider cocoon"),

@@ -24,6 +24,7 @@ from agent.audit.verifying import Verification, verify
 from agent.cli import main
 from agent.config import Config
 from agent.errors import OperationError
+from agent.output import EXIT_JOURNAL
 from contracts.errors import ChainUnavailableError
 from gossip.log_chain import Head
 from gossip.records import WorkBody, make_record
@@ -249,7 +250,7 @@ def test_what_differs_or_is_damaged_is_exit_code_one(
 def test_an_export_needs_a_journal(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export = ["audit", "export", "--epoch", "2", "--config", str(config.path), "--out", str(tmp_path / "out")]
     config.journal_file.unlink()
-    assert main(export) == 1
+    assert main(export) == EXIT_JOURNAL
     assert "missing" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

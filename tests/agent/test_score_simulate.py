@@ -16,6 +16,7 @@ from agent import journal_file
 from agent.cli import main
 from agent.config import Config
 from agent.journal import open_journal
+from agent.output import EXIT_JOURNAL
 from agent.score import parser, verbs
 from agent.score.simulating import STRATEGIES, simulate
 from contracts.model import NANO
@@ -216,7 +217,7 @@ def test_a_damaged_settlement_is_said(config: Config, capsys: pytest.CaptureFixt
     with closing(journal_file.connect(config.journal_file)) as database:
         database.execute("UPDATE landed SET checkpoint = zeroblob(99) WHERE epoch = 2")
     code, _, errors = run(config, capsys)
-    assert (code, "damaged (checkpoint: " in errors) == (1, True)
+    assert (code, "damaged (checkpoint: " in errors) == (EXIT_JOURNAL, True)
 
 
 def test_many_participants_are_cut_in_the_table_alone(
@@ -232,4 +233,4 @@ def test_the_journal_is_this_agents(config: Config, capsys: pytest.CaptureFixtur
     with closing(journal_file.connect(config.journal_file)) as database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'node_key'", (key(1).public,))
     code, _, errors = run(config, capsys)
-    assert (code, "belongs to another node key" in errors) == (1, True)
+    assert (code, "belongs to another node key" in errors) == (EXIT_JOURNAL, True)
