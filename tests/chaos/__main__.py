@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -61,7 +60,7 @@ def _in_cage(options: argparse.Namespace) -> int:
         if keep:
             sys.stderr.write(f"files and logs are in {directory}\n")
         else:
-            shutil.rmtree(directory)
+            cage.remove(directory)
     return code
 
 

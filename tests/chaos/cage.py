@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -24,7 +25,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import which
 
 from tests.chaos.switch import ADDRESS
 
@@ -58,7 +58,7 @@ class Room:
 
 def hindrance() -> str | None:
     """Why no cage can be made here, in one line; None if one can."""
-    missing = [name for name in ("ip", "nsenter", "mount") if which(name) is None]
+    missing = [name for name in ("ip", "nsenter", "mount") if shutil.which(name) is None]
     if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/net/tun").exists():
         return "needs root and /dev/net/tun"
     if missing:
@@ -144,6 +144,19 @@ def mount_small_disk(folder: Path, size_bytes: int) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "none", str(folder)], check=True)
+
+
+def remove(directory: Path) -> None:
+    """Remove a folder and all that is in it, small disks, too.
+
+    Raises:
+        CalledProcessError, OSError: a process still uses one, or something in it cannot be removed.
+    """
+    mounted = [Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for folder in mounted:
+        if folder.is_relative_to(directory):
+            subprocess.run(["umount", str(folder)], check=True)
+    shutil.rmtree(directory)
 
 
 def _call(function: Callable[..., int], *arguments: object) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -71,7 +70,7 @@ def _in_cage(options: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"WRONG: {each}\n" for each in wrong))
         sys.stdout.write(f"{'ok' if result['ok'] else 'FAILED'}: {len(outcomes)} faults, {result['took_s']} s\n")
     if result["ok"] and not options.keep:
-        shutil.rmtree(directory)
+        cage.remove(directory)
     else:
         sys.stderr.write(f"files and logs are in {directory}\n")
     return 0 if result["ok"] else 1
