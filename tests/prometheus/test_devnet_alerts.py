@@ -33,6 +33,7 @@ def test_alerts_fire_for_what_is_broken_and_for_nothing_else(tmp_path: Path) -> 
             back_up(net.folder / name)
         with run_prometheus({name: net.target(name) for name in AGENTS}) as prometheus:
             require_silence(net, prometheus)
+            assert not prometheus.firing()
             require_sound_exposition(net)
             an_engine_stands_still(net, prometheus)
             the_chain_stands_still(net, prometheus)
