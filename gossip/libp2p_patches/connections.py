@@ -73,6 +73,14 @@ async def reset_quietly(stream: Any) -> None:
             log.debug("resetting a stream failed: %r", error)
 
 
+async def open_stream(connection: Any) -> Any:
+    """A new stream of this connection (a `SwarmConn`); not cancelled half-way, bounded by `WRITE_TIMEOUT_S`."""
+    # Seen: a request that was cancelled between opening its stream and holding it left the stream open at
+    # both ends for as long as the connection lived; after 64 of them the peer took us for an attacker.
+    with trio.CancelScope(shield=True):
+        return await connection.new_stream()
+
+
 class PeerViolation(trio.TooSlowError):
     """A peer broke Yamux's rules. Its base is the one exception that Yamux answers by closing the connection."""
 
@@ -101,6 +109,16 @@ class BoundedYamuxStream(YamuxStream):  # type: ignore[misc]
         self._recv_window = value
         if is_data:
             self.conn.require_read()
+
+    async def reset(self) -> None:
+        # Seen: a stream with bytes that nobody read stayed for 90 s after its reset, by whichever end.
+        try:
+            await super().reset()
+        finally:
+            async with self.conn.streams_lock:
+                self.conn.stream_buffers.pop(self.stream_id, None)
+                self.conn._finalize_stream_locked(self, fully_closed=True)
+            self.conn.note_unread()
 
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
         # Seen: one WINDOW_UPDATE per read doubled the CPU time of a message. Half a window at a time.
@@ -133,6 +151,12 @@ class SafeYamux(Yamux):  # type: ignore[misc]
         self._standing = standing
         self._node_key = _key_or_none(peer_id)
         self._probe_lock = trio.Lock()
+
+    async def open_stream(self) -> YamuxStream:
+        # The library would wait for a place, and we must not, as opening is not cancelled.
+        if not self.stream_backlog_semaphore.value:
+            raise MuxedStreamError("too many streams of ours are open")
+        return await super().open_stream()
 
     @property
     def in_roster(self) -> bool:
@@ -310,6 +334,10 @@ class SafeSwarm(Swarm):  # type: ignore[misc]
             muxed = await self.upgrader.upgrade_connection(secured, peer_id)
         await self.add_conn(muxed, direction="inbound")
         await muxed.event_closed.wait()
+
+    async def _open_stream_on_connection(self, connection: Any, connections: list[Any], peer_id: ID) -> Any:
+        with trio.CancelScope(shield=True):  # as `open_stream`
+            return await super()._open_stream_on_connection(connection, connections, peer_id)
 
     async def add_conn(self, muxed_conn: Any, direction: str = "unknown") -> Any:
         # Seen: a peer with an RSA key is a peer like any other.

@@ -34,7 +34,7 @@ from gossip.admission import MessageAdmission, Refusal, SeenMessages
 from gossip.buckets import SharedBytes
 from gossip.conduct import Fault
 from gossip.errors import InvalidMessageError
-from gossip.libp2p_patches.connections import SafeHost
+from gossip.libp2p_patches.connections import SafeHost, reset_quietly
 from gossip.libp2p_patches.identity import node_key_of
 from gossip.libp2p_patches.router import CONTROL_IDS_MAX, SafeGossipSub
 from gossip.libp2p_patches.rpc import BoundedRpcQueue, FrameReader, require_shape
@@ -105,6 +105,7 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
             if not self._inbound_streams[peer_id]:
                 del self._inbound_streams[peer_id]
                 self._forget_all_subscriptions(peer_id)
+            await reset_quietly(stream)  # its other end is done with it, and so are we
 
     async def continuously_read_stream(self, stream: Any) -> None:
         peer_id = stream.muxed_conn.peer_id
@@ -225,6 +226,8 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
                 self._handle_dead_peer(peer_id)
         finally:
             queue.discard()
+            # Seen: a peer that reads nothing made us open one stream after the other, and close none.
+            await reset_quietly(stream)
 
     async def write_msg(self, stream: Any, rpc_msg: Any) -> bool:
         # Past the queue, two tasks would interleave their frames on one stream.

@@ -24,7 +24,7 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 
 from gossip.conduct import Fault
 from gossip.errors import InvalidMessageError, PeerMisbehavedError, PeerUnavailableError
-from gossip.libp2p_patches.connections import SafeHost, reset_quietly
+from gossip.libp2p_patches.connections import SafeHost, open_stream, reset_quietly
 from gossip.libp2p_patches.identity import node_key_of
 from gossip.serving import Place, ServeAdmission, ServeRefusal
 from gossip.transport.links import Links
@@ -69,8 +69,8 @@ class Exchange:
         try:
             with trio.fail_after(timeout_s):
                 async with peer.requests:
-                    open_stream = partial(self._host.new_stream, peer.peer_id, [self._protocol])
-                    return await self._ask(node_key, open_stream, payload, response_bytes_max)
+                    open_any = partial(self._host.new_stream, peer.peer_id, [self._protocol])
+                    return await self._ask(node_key, open_any, payload, response_bytes_max)
         except trio.TooSlowError as error:
             self._counters["request_timed_out"] += 1
             raise PeerUnavailableError(f"{node_key.hex()}: no response within {timeout_s} s") from error
@@ -81,8 +81,8 @@ class Exchange:
         The answer may be as long as one of ours to the same request.
         """
 
-        async def open_stream() -> Any:
-            stream = await connection.new_stream()
+        async def open_this() -> Any:
+            stream = await open_stream(connection)
             try:
                 speaks = MultiselectCommunicator(stream)
                 stream.set_protocol(await self._host.multiselect_client.select_one_of([self._protocol], speaks))
@@ -91,19 +91,17 @@ class Exchange:
                 raise
             return stream
 
-        return await self._ask(node_key, open_stream, payload, self._answer_bytes_max(payload))
+        return await self._ask(node_key, open_this, payload, self._answer_bytes_max(payload))
 
     async def _ask(
-        self, node_key: bytes, open_stream: Callable[[], Awaitable[Any]], payload: bytes, response_bytes_max: int
+        self, node_key: bytes, open_one: Callable[[], Awaitable[Any]], payload: bytes, response_bytes_max: int
     ) -> bytes:
         stream = None
         try:
-            stream = await open_stream()
+            stream = await open_one()
             await _write_frame(stream, payload)
             await stream.close_write()
             response = await _read_frame(stream, response_bytes_max)
-            await stream.close()
-            stream = None
         except PeerMisbehavedError:
             self._counters["response_too_long"] += 1
             raise
@@ -111,6 +109,7 @@ class Exchange:
             self._counters["request_lost"] += 1
             raise PeerUnavailableError(f"{node_key.hex()}: {type(error).__name__} {error}") from error
         finally:
+            # Also after an answer: a peer that never ends its side would have us hold the stream for ever.
             if stream is not None:
                 await reset_quietly(stream)
         self._links.heard(node_key)

@@ -94,11 +94,23 @@ def figures(node: Node, transport: Transport) -> dict[str, Any]:
         "connections": len(connections),
         "streams": sum(len(connection.muxed_conn.streams) for connection in connections),
         "unread": sum(len(b) for c in connections for b in c.muxed_conn.stream_buffers.values()),
+        "open": [row for connection in connections for row in described(connection)],
         "tasks": trio.lowlevel.current_statistics().tasks_living,
         "serving": transport._exchange.admission.held(),
         "counters": dict(transport.counters),
         "drops": node.drops.total(),
     }
+
+
+def described(connection: Any) -> list[str]:
+    """The streams of a connection, for whoever has to find out which one stayed."""
+    protocols = {held.muxed_stream.stream_id: held.get_protocol() for held in connection.get_streams()}
+    peer = str(connection.muxed_conn.peer_id)[-4:]
+    return [
+        f"{peer}/{number} {protocols.get(number, 'not held')} ours={stream.is_initiator} "
+        f"closed={stream.send_closed:d}{stream.recv_closed:d}{stream.closed:d} reset={stream.reset_received}"
+        for number, stream in connection.muxed_conn.streams.items()
+    ]
 
 
 def say(value: dict[str, Any]) -> None:

@@ -6,23 +6,13 @@ from these rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from tests.gossip.tools.row import Row
+from tests.gossip.tools.stream_rows import STREAM_ROWS
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "transport.md"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One default, its fix, and how to take the fix out: `before` stands once in `file` and becomes `after`."""
-
-    default: str
-    fix: str
-    file: str
-    test: str
-    before: str
-    after: str
 
 
 STACK = "gossip/transport/stack.py"
@@ -379,6 +369,7 @@ ROWS = (
         "self._dials[peer.node_key in self._first]",
         "self._dials[False]",
     ),
+    *STREAM_ROWS,
 )
 
 
