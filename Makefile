@@ -5,6 +5,8 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 LOCKED = --require-hashes --no-deps --no-build-isolation --quiet
 ARGS ?=
+# Tests run in so many processes: one a core, at most four, as many of them wait rather than compute.
+PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 SEEDS ?= 2000
 START ?= 0
 
@@ -16,11 +18,11 @@ help: ## This list
 devnet: $(VENV)/.run ## Set up, then run a pool of agents that settles epochs on the embedded TON chain (ARGS="--agents 7")
 	$(VENV)/bin/gpupool devnet $(ARGS)
 
-test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally")
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Set up, then run the tests (ARGS="-k tally"; PARALLEL= for one after the other)
+	$(VENV)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 long: $(VENV)/.dev ## Set up, then what takes long: random operations, large pools, 100,000 quotes, 1,000 simulated pools, attacks (ten minutes)
-	$(VENV)/bin/python -m pytest -m long $(ARGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m long $(ARGS)
 
 check: lint types imports ## Lint, types and import rules
 

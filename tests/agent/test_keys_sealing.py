@@ -91,7 +91,11 @@ def test_a_cut_file_is_found(length: int) -> None:
 CLOSED = seal(PLAIN, TO_OWNER)
 
 
-@pytest.mark.parametrize("text", ["", "age1", "AGE-SECRET-KEY-1", str(OWNER), "age1" + "q" * 58])
+@pytest.mark.parametrize(
+    "text",
+    ["", "age1", "AGE-SECRET-KEY-1", str(OWNER), "age1" + "q" * 58],
+    ids=["nothing", "prefix", "secret prefix", "secret key", "wrong sum"],
+)
 def test_what_is_no_public_key(text: str) -> None:
     with pytest.raises(ConfigError, match="no age public key"):
         require_recipient(text)
