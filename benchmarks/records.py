@@ -17,11 +17,12 @@ import trio
 
 from agent.devnet.layout import write_policy
 from agent.journal import create_journal, open_journal
+from benchmarks.samples import READINGS
 from contracts import signing
 from contracts.signing import SigningKey
 from gossip.node import Node, open_node
 from gossip.policy import PoolPolicy, parse_policy
-from gossip.records import EvidenceBody, PoolId, Record, Source, SourceWork, Unit, WorkBody, make_record
+from gossip.records import EvidenceBody, PoolId, Record, WorkBody, make_record
 
 AUTHORS = 20
 RECORDS = 6_000
@@ -57,24 +58,7 @@ def _records() -> list[Record]:
         body = WorkBody(
             start_s=start_s,
             end_s=start_s + 60,
-            readings=(
-                SourceWork(
-                    source=Source.ENGINE,
-                    provenance="vllm",
-                    counters=(
-                        (Unit.PROMPT_TOKEN, 12_345),
-                        (Unit.GENERATION_TOKEN, 67_890),
-                        (Unit.TASK, 321),
-                        (Unit.FAILED_TASK, 2),
-                    ),
-                    latency_ms=(800, 2_000, 4_000),
-                ),
-                SourceWork(
-                    source=Source.NVML,
-                    provenance="nvml 550.90.07",
-                    counters=((Unit.GPU_BUSY_MS, 480_000), (Unit.ENERGY_MJ, 150_000)),
-                ),
-            ),
+            readings=READINGS,
             evidence=bytes(32),
         )
         record = make_record(keys[i], POOL, heads[i][0] + 1, heads[i][1], body)

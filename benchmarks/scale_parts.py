@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from benchmarks.samples import READINGS
 from contracts.model import NANO, Address, Participant
 from contracts.signing import SigningKey
 from gossip.coverage import Approval
 from gossip.epoch_events import Message
 from gossip.messages import Observation
 from gossip.policy import PoolPolicy
-from gossip.records import EvidenceBody, PoolId, Record, Source, SourceWork, Unit, WorkBody, make_record
+from gossip.records import EvidenceBody, PoolId, Record, WorkBody, make_record
 from gossip.settlement import Settlement
 
 POOL = PoolId(-217, hashlib.sha256(b"scale").digest())
@@ -93,24 +94,7 @@ def write_log(key: SigningKey) -> list[Record]:
         body = WorkBody(
             start_s=began_s + WORK_S * number,
             end_s=began_s + WORK_S * (number + 1),
-            readings=(
-                SourceWork(
-                    source=Source.ENGINE,
-                    provenance="vllm",
-                    counters=(
-                        (Unit.PROMPT_TOKEN, 12_345),
-                        (Unit.GENERATION_TOKEN, 67_890),
-                        (Unit.TASK, 321),
-                        (Unit.FAILED_TASK, 2),
-                    ),
-                    latency_ms=(800, 2_000, 4_000),
-                ),
-                SourceWork(
-                    source=Source.NVML,
-                    provenance="nvml 550.90.07",
-                    counters=((Unit.GPU_BUSY_MS, 480_000), (Unit.ENERGY_MJ, 150_000)),
-                ),
-            ),
+            readings=READINGS,
             evidence=records[0].hash,
         )
         records.append(make_record(key, POOL, number + 1, records[-1].hash, body))
