@@ -25,6 +25,8 @@ from contracts.errors import ChainConflictError, ChainUnavailableError, Contract
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
 LIE_S = 60.0
 FRAME_BYTES_MAX = 1 << 24  # as in TON's own client (`adnl/adnl-ext-connection.cpp`)
+WAITING_MAX = 256
+"""Queries of one connection that wait for an answer, or that one may still come for after they were given up."""
 
 _log = logging.getLogger(__name__)
 # Every call with its data, every lost connection with a traceback: the call that suffers from it raises.
@@ -158,17 +160,33 @@ class Connection:
 
 
 class _Client(LiteClient):  # type: ignore[misc]  # pytoniq has no types
-    """pytoniq's client, which on its own reads a frame of any size that a server announces, and logs every call."""
+    """pytoniq's client, bounded: alone it reads a frame of any size that a server announces, remembers each query that
+    was never answered (5 MB a day of a server that answers all but its poll), and logs every call.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.logger = _SILENT
+        self.tasks = _Waiting()
 
     async def receive(self, data_len: int) -> bytes:
         if data_len > FRAME_BYTES_MAX:
             raise ConnectionResetError(f"a frame of {data_len} bytes")
         frame: bytes = await super().receive(data_len)
         return frame
+
+
+class _Waiting(dict[str, "asyncio.Future[Any]"]):
+    """What waits for an answer, by query; what was given up is forgotten when there is much of it.
+
+    An answer that comes even after that closes the connection: pytoniq's listener does not expect it.
+    """
+
+    def __setitem__(self, query: str, waits: asyncio.Future[Any]) -> None:
+        if len(self) >= WAITING_MAX:
+            for gone in [known for known, future in self.items() if future.done()]:
+                del self[gone]
+        super().__setitem__(query, waits)
 
 
 def _reason(error: Exception) -> str:

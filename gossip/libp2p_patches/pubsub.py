@@ -89,6 +89,12 @@ class SafePubsub(Pubsub):  # type: ignore[misc]
         self._inbound_streams: Counter[ID] = Counter()
         self._attaching: set[ID] = set()
 
+    async def run(self) -> None:
+        # Seen: each gossip stream that a peer let go cost two tasks for as long as it stayed connected, being one
+        # another's children, and every new task was looked for among all of them; after 490 the peer was deaf.
+        self.manager._find_parent_task = _no_parent
+        await super().run()
+
     async def stream_handler(self, stream: Any) -> None:
         # Seen: 50 bytes of garbage on this stream, or a message with a hashed id and a junk key, and
         # the process dies (DecodeError).
@@ -268,6 +274,10 @@ class _SeenCache:
 
     def add(self, message_id: bytes) -> None:
         self._seen.add(message_id, trio.current_time())
+
+
+def _no_parent(_task: trio.lowlevel.Task) -> None:
+    return None
 
 
 def _parse(frame: bytes, message_bytes_max: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from contracts import chain_servers
 from contracts.chain import LiteServer, open_chain
 from contracts.chain_servers import FRAME_BYTES_MAX
 from contracts.chain_values import ServersStanding
@@ -57,6 +59,24 @@ async def test_servers_that_fail_or_lie_are_counted(tmp_path: Path, monkeypatch:
         with pytest.raises(ChainConflictError):
             await chain.head()
         assert chain.servers() == ServersStanding(known=2, failing=2, conflicts=1)
+
+
+async def test_queries_that_were_given_up_are_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As many as wait are remembered, however many were never answered."""
+    monkeypatch.setattr(chain_servers, "WAITING_MAX", 3)
+
+    async def give_up(client: Any) -> None:
+        """Send a query of which no answer is known, and wait no longer."""
+        before = dict(client.tasks)
+        for number in range(9):
+            client.tasks[f"unanswered {number}"] = asyncio.get_running_loop().create_future()
+            client.tasks[f"unanswered {number}"].cancel()
+        assert len(client.tasks) <= 3 + len(before)
+        assert before.items() <= client.tasks.items()
+
+    async with serving(tmp_path, block_s=60) as server, open_chain([server]) as chain:
+        await chain._ask(give_up)
+        assert (await chain.head()).seqno > 0
 
 
 async def test_waiting_for_a_block_moves_the_head(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamReset
@@ -104,15 +105,31 @@ async def test_a_gossip_stream_that_its_peer_ends_is_ended_here():
         await eventually(lambda: streams(a._host) == before and streams(rogue) == before)
 
 
-async def test_a_gossip_stream_that_takes_no_bytes_is_ended_before_the_next_one(monkeypatch):
+async def lose_a_stream(a: Transport, b: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a's gossip stream to b take nothing any more, until another one carries gossip."""
+
     async def take_nothing(_data: bytes) -> None:
         raise StreamReset
 
+    lost = a._pubsub.peers[peer_id_of(b.node_key)]
+    monkeypatch.setattr(lost, "write", take_nothing)
+    await gossip_until_heard(a, b, str(lost.muxed_stream.stream_id).encode())
+    assert a._pubsub.peers[peer_id_of(b.node_key)] is not lost
+
+
+async def test_a_gossip_stream_that_takes_no_bytes_is_ended_before_the_next_one(monkeypatch):
     async with open_pair() as (a, b):
         await gossip_is_up(a, b)
         count = len(streams(a._host))
-        lost = a._pubsub.peers[peer_id_of(b.node_key)]
-        monkeypatch.setattr(lost, "write", take_nothing)
-        await gossip_until_heard(a, b, b"over another stream")
-        assert a._pubsub.peers[peer_id_of(b.node_key)] is not lost
+        await lose_a_stream(a, b, monkeypatch)
         await eventually(lambda: len(streams(a._host)) == len(streams(b._host)) == count)
+
+
+async def test_gossip_streams_that_are_lost_leave_no_tasks(monkeypatch):
+    async with open_pair() as (a, b):
+        await gossip_is_up(a, b)
+        await lose_a_stream(a, b, monkeypatch)
+        before = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(4):
+            await lose_a_stream(a, b, monkeypatch)
+        await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= before)

@@ -48,4 +48,12 @@ STREAM_ROWS = (
         "            await reset_quietly(stream)\n\n    async def write_msg",
         "            pass\n\n    async def write_msg",
     ),
+    Row(
+        "a lost gossip stream leaves two tasks for as long as its peer stays; after 490 the peer is deaf",
+        "the tasks of gossip are nobody's children",
+        PUBSUB,
+        "test_streams_end.py::test_gossip_streams_that_are_lost_leave_no_tasks",
+        "self.manager._find_parent_task = _no_parent",
+        "pass",
+    ),
 )
