@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -9,7 +10,10 @@ import trio
 from libp2p.custom_types import TProtocol
 from libp2p.network.stream.exceptions import StreamReset
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils.varint import encode_uvarint
 from transport_nodes import (
+    TOPIC,
     eventually,
     gossip_until_heard,
     key_of,
@@ -20,6 +24,7 @@ from transport_nodes import (
 
 from gossip.libp2p_patches.connections import SafeHost
 from gossip.libp2p_patches.identity import peer_id_of
+from gossip.libp2p_patches.pubsub import REATTACH_TO_STRANGER_S
 from gossip.transport import Transport
 
 
@@ -133,3 +138,25 @@ async def test_gossip_streams_that_are_lost_leave_no_tasks(monkeypatch):
         for _ in range(4):
             await lose_a_stream(a, b, monkeypatch)
         await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+
+
+async def test_a_stranger_that_lets_each_gossip_stream_go_is_offered_few():
+    """It asks to be written to all the time, so that each loss is noticed at once."""
+    async with open_node("a") as a, open_rogue("rogue", a) as rogue:
+        offered = 0
+
+        async def let_go(stream) -> None:
+            nonlocal offered
+            offered += 1
+            await stream.read(64)
+            await stream.reset()
+
+        rogue.set_stream_handler(PROTOCOL_ID_V11, let_go)
+        theirs = await rogue.new_stream(peer_id_of(a.node_key), [PROTOCOL_ID_V11])
+        began_s = trio.current_time()
+        while trio.current_time() < began_s + 2 * REATTACH_TO_STRANGER_S:
+            unknown = rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[os.urandom(46)])
+            body = rpc_pb2.RPC(control=rpc_pb2.ControlMessage(ihave=[unknown])).SerializeToString()
+            await theirs.write(encode_uvarint(len(body)) + body)
+            await trio.sleep(0.05)
+        assert 2 <= offered <= 2 + (trio.current_time() - began_s) / REATTACH_TO_STRANGER_S

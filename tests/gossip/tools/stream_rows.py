@@ -56,4 +56,12 @@ STREAM_ROWS = (
         "self.manager._find_parent_task = _no_parent",
         "pass",
     ),
+    Row(
+        "a stranger that resets each gossip stream is offered 20 a second",
+        "one a second, of the roster one in 0.1 s",
+        PUBSUB,
+        "test_streams_end.py::test_a_stranger_that_lets_each_gossip_stream_go_is_offered_few",
+        "await trio.sleep(REATTACH_S if in_roster else REATTACH_TO_STRANGER_S)",
+        "pass",
+    ),
 )

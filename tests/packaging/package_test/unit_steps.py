@@ -20,6 +20,7 @@ LoadCredential=
 LoadCredentialEncrypted=node.key:/etc/gpupool/node.key.cred
 LoadCredentialEncrypted=wallet.key:/etc/gpupool/wallet.key.cred
 """
+JOURNAL = "/var/lib/gpupool/journal.sqlite"
 QUIET_S = 5.0
 """How long nothing is restarted, with RestartSec=1, to count as never."""
 
@@ -96,24 +97,37 @@ def what_hangs_or_dies_comes_back(host: Host) -> str:
 
 
 def what_a_person_must_mend_is_not_tried_again(host: Host) -> str:
-    """A key that others can read: refused even as a credential, said in one line, and no restart."""
+    """A key that others can read, refused even as a credential, and a journal that is none."""
     machine = host.machine
     machine.run("systemctl", "stop", UNIT)
-    machine.run("systemctl", "reset-failed", UNIT)
     machine.run("chmod", "644", "/etc/gpupool/wallet.key")
+    of_key = _refusal(host, 2)
+    require("chmod 600 /etc/gpupool/wallet.key" in of_key, f"its last word says what to do: {of_key}")
+    machine.run("chmod", "600", "/etc/gpupool/wallet.key")
+    machine.run("mv", JOURNAL, "/root/journal.kept")
+    machine.run("install", "--owner=gpupool", "--group=gpupool", "--mode=600", "/etc/services", JOURNAL)
+    of_journal = _refusal(host, 65)
+    require(JOURNAL in of_journal, f"its last word names the file: {of_journal}")
+    machine.run("mv", "/root/journal.kept", JOURNAL)
+    (machine.root / "etc" / "systemd" / "system" / f"{UNIT}.d" / "hasty.conf").unlink()
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "reset-failed", UNIT)
+    host.start()
+    return f"{of_key}\n{of_journal}"
+
+
+def _refusal(host: Host, exit_code: int) -> str:
+    """The last word of an agent that does not start, ends with this code, and is not tried again."""
+    machine = host.machine
+    machine.run("systemctl", "reset-failed", UNIT)
     code, _, _ = machine.attempt("systemctl", "start", UNIT)
     require(code != 0, "a start that fails says so")
     time.sleep(QUIET_S)
     state, tries = machine.show(UNIT, "ActiveState"), machine.show(UNIT, "NRestarts")
     require((state, tries) == ("failed", "0"), f"it is not tried again, but is {state} after {tries} restarts")
-    require(machine.show(UNIT, "ExecMainStatus") == "2", "its exit code is 2")
-    last = machine.journal(UNIT, "--output=cat", "--priority=err", "_COMM=gpupool").strip().splitlines()[-1]
-    require("chmod 600 /etc/gpupool/wallet.key" in last, f"its last word says what to do: {last}")
-    machine.run("chmod", "600", "/etc/gpupool/wallet.key")
-    (machine.root / "etc" / "systemd" / "system" / f"{UNIT}.d" / "hasty.conf").unlink()
-    machine.run("systemctl", "daemon-reload")
-    host.start()
-    return last
+    status = machine.show(UNIT, "ExecMainStatus")
+    require(status == str(exit_code), f"its exit code is {exit_code}, not {status}")
+    return machine.journal(UNIT, "--output=cat", "--priority=err", "_COMM=gpupool").strip().splitlines()[-1]
 
 
 def a_second_agent_on_the_host(host: Host) -> str:
