@@ -47,8 +47,8 @@ from tests.contracts.pool_scene import (
     TERMS,
     Scene,
     node_key,
-    unchecked,
 )
+from tests.contracts.unchecked import unchecked
 
 
 def target(scene: Scene, seqno: int = 1) -> Target:

@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from pytoniq_core import Cell
 
@@ -46,7 +45,6 @@ POLICY = hashlib.sha256(b"policy").digest()
 STAKE = 100 * NANO
 TERMS = EpochTerms(fee_bps=500, policy_hash=POLICY, max_refund_nanoton=NANO // 2, auto_distribute=True)
 PARAMS = PoolParams(terms=TERMS, rules=StakeRules(min_stake_nanoton=STAKE))
-T = TypeVar("T")
 _REFUSALS = frozenset(Refusal)
 
 
@@ -67,14 +65,6 @@ def operator_keys(count: int, *, set_id: int = 1) -> list[SigningKey]:
 def node_key(owner: Address) -> SigningKey:
     """The node key with which `Scene.register` registers this owner."""
     return SigningKey(hashlib.sha256(owner.account).digest())
-
-
-def unchecked(value: T, **over: object) -> T:
-    """A copy of a frozen value with attributes that its class would refuse, to see the contracts refuse them."""
-    changed = copy.copy(value)
-    for name, attribute in over.items():
-        object.__setattr__(changed, name, attribute)
-    return changed
 
 
 @dataclass

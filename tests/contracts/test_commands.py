@@ -44,7 +44,8 @@ from contracts.model import (
     StakeRules,
 )
 from tests.contracts.cell_values import COMMAND_CLASSES, COMMANDS, LIBRARY, commands_of, mutated
-from tests.contracts.pool_scene import PARAMS, TERMS, unchecked
+from tests.contracts.pool_scene import PARAMS, TERMS
+from tests.contracts.unchecked import unchecked
 
 HASH = hashlib.sha256(b"something").digest()
 OWNER = Address(0, hashlib.sha256(b"owner").digest())

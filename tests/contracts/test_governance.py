@@ -24,7 +24,8 @@ from contracts.model import (
     UpgradeTarget,
 )
 from contracts.opcodes import Event, Refusal
-from tests.contracts.pool_scene import ANYONE, PARAMS, PARTICIPANTS, TERMS, Scene, Sent, leaf, operator_keys, unchecked
+from tests.contracts.pool_scene import ANYONE, PARAMS, PARTICIPANTS, TERMS, Scene, Sent, leaf, operator_keys
+from tests.contracts.unchecked import unchecked
 
 WAIT = PARAMS.parameter_delay_s
 OTHER = replace(

@@ -30,9 +30,10 @@ from contracts.model import (
 from tests.contracts.cell_values import (
     mutated,
 )
-from tests.contracts.pool_scene import ANYONE, OWNER, PARTICIPANTS, TERMS, Scene, leaf, unchecked
+from tests.contracts.pool_scene import ANYONE, OWNER, PARTICIPANTS, TERMS, Scene, leaf
 from tests.contracts.pool_scene import PARAMS as SCENE_PARAMS
 from tests.contracts.storage_values import POOLS, registries, registry_of, rewards_states
+from tests.contracts.unchecked import unchecked
 
 CASES: list[tuple[str, Codec[Any], Any, st.SearchStrategy[Any]]] = [
     ("pool", storage.POOL, layout.read_pool, POOLS),

@@ -11,7 +11,8 @@ from contracts import layout
 from contracts.commands import SetMetadata
 from contracts.model import METADATA_BYTES_MAX, NANO, PoolMetadata
 from contracts.opcodes import Event, Op, Refusal
-from tests.contracts.pool_scene import OWNER, PARAMS, Scene, Sent, unchecked
+from tests.contracts.pool_scene import OWNER, PARAMS, Scene, Sent
+from tests.contracts.unchecked import unchecked
 
 LIMITS = METADATA_BYTES_MAX
 

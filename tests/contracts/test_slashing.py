@@ -11,7 +11,7 @@ from contracts import fees
 from contracts.commands import CancelSlash, EntryCommand, Remove, SetReputation, Slash, SlashReason, Suspend, Target
 from contracts.model import NANO, ParticipantStatus, StakeRules
 from contracts.opcodes import Event, Op, Refusal
-from tests.contracts.pool_scene import ANYONE, PARAMS, PARTICIPANTS, STAKE, Scene, Sent, unchecked
+from tests.contracts.pool_scene import ANYONE, PARAMS, PARTICIPANTS, STAKE, Scene, Sent
 from tests.contracts.registry_cases import (
     APPEAL_S,
     EVIDENCE,
@@ -24,6 +24,7 @@ from tests.contracts.registry_cases import (
     slash,
     suspend,
 )
+from tests.contracts.unchecked import unchecked
 
 ALICE, BOB = PARTICIPANTS[:2]
 ACTIVE, INACTIVE, WITHDRAWING = (
