@@ -2,12 +2,17 @@
 
 1. Evidence is made over the chain's head, for the policy in force: quote, collateral and, where the settings
    say so, the GPUs' reports. It is judged here as everybody will judge it, and published only if it holds, and
-   holds now: a chain that stands still gives anchors of long ago.
+   holds now: a chain that stands still gives anchors of long ago. What it names is durable before the record that
+   names it, and is kept only once the verdict is good: what is refused leaves nothing on the disk.
 2. It is renewed when two thirds of its time are over, and when the pool's policy changed: what is counted
    from then on is judged by the new one. A window is covered by one piece or by none.
 3. While it cannot be made, work goes on under what is in force; the alarm says why, and until when.
 4. Evidence for which there was no room on its machine or GPUs when an epoch was counted is void for good. It is made
    anew at once: the place may be free by now.
+5. What was refused is not made anew each time that somebody looks: the waits double, from `CHECK_INTERVAL_S` to
+   `RETRY_MAX_S`. They are shorter where evidence lives for minutes, and when the one in force nears its end. After
+   success, and under another policy, it begins anew. What could not be made at all, for the chain or the machine did
+   not answer, costs nobody anything, and is tried at each look.
 
 Source: ATTESTATION, "Binding", "Guest side".
 """
@@ -16,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +42,14 @@ from gossip.coverage import Approval
 from gossip.errors import DataUnavailableError, InvalidMessageError
 from gossip.node import Node
 from gossip.policy import PoolPolicy
-from gossip.records import EvidenceBody, PoolId
+from gossip.records import EvidenceBody, PoolId, Record
 from gossip.settlement import Reading
 
 CHECK_INTERVAL_S = 5.0
+RETRY_MAX_S = 300.0
+"""The longest wait after refusals: so soon a machine that was mended has evidence again."""
+RETRIES_PER_AGE = 12
+"""So often at least evidence is tried in the time for which a piece holds."""
 OWN_KEPT_MAX = 4
 
 log = logging.getLogger(__name__)
@@ -58,6 +67,15 @@ class OwnEvidence:
     from_s: int
     until_s: int
     policy_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """The last of some refusals in a row: by which policy, how long is waited, and until when by trio's clock."""
+
+    policy_hash: bytes
+    wait_s: float
+    until_s: float
 
 
 class Attesting:
@@ -80,6 +98,9 @@ class Attesting:
         self._metrics = metrics
         self._own: list[OwnEvidence] = []
         self._error: Exception | None = None
+        self._refused: _Refused | None = None
+        self._retry_s = 0
+        """After the last failure: in how many seconds it is tried again."""
         self.on_begun: Callable[[int], None] = lambda from_s: None
         """Told from when (Unix seconds) new evidence holds, if there was none in force before it."""
         self.proven = trio.Event()
@@ -100,18 +121,20 @@ class Attesting:
             try:
                 await self._recall(node, chain)
                 self._forget_void(node.machine.base.reading(node.key.public))
-                if self._due_in_s(node.now_s()) <= 0:
+                is_due = self._due_in_s(node.now_s()) <= 0
+                is_waiting = is_due and self._waits_s() > 0
+                if is_due and not is_waiting:
                     await self._prove(node, chain)
             except (AttestationError, ContractsError, DataUnavailableError, InvalidMessageError) as error:
-                if str(self._error) != str(error):
-                    log.error("no evidence can be made: %s%s", error, _advice(error))
-                self._error = error
+                self._note_failure(error)
             else:
-                self._error = None
-                self.proven.set()
+                if not is_waiting:
+                    self._error = self._refused = None
+                    self.proven.set()
             self._metrics.evidence_failing.set(self._error is not None)
             # Short naps, by the wall clock: a machine that slept wakes up with evidence that is due.
-            await trio.sleep(CHECK_INTERVAL_S)
+            waits_s = self._waits_s()
+            await trio.sleep(min(CHECK_INTERVAL_S, waits_s) if waits_s > 0 else CHECK_INTERVAL_S)
 
     def _due_in_s(self, now_s: int) -> float:
         """Seconds until new evidence is due (rule 2); not positive without any in force."""
@@ -119,6 +142,30 @@ class Attesting:
         if not self._own or self._own[-1].policy_hash != policy_hash:
             return 0
         return self._own[-1].until_s - self._verdicts.rules[policy_hash].evidence_age_max_s / 3 - now_s
+
+    def _waits_s(self) -> float:
+        """Seconds for which nothing is made after a refusal (rule 5); not positive if it may be made now."""
+        if self._refused is None or self._refused.policy_hash != self._policies.in_force.hash:
+            return 0.0
+        return self._refused.until_s - trio.current_time()
+
+    def _note_refusal(self, policy_hash: bytes, now_s: int) -> None:
+        """Have the next try wait, longer than the one before it (rule 5)."""
+        before = self._refused
+        is_first = before is None or before.policy_hash != policy_hash
+        wait_s = CHECK_INTERVAL_S if before is None or is_first else 2 * before.wait_s
+        longest_s = min(RETRY_MAX_S, self._verdicts.rules[policy_hash].evidence_age_max_s / RETRIES_PER_AGE)
+        if self.is_valid(now_s):
+            # Once it has run out, work is lost: what is mended before that shall be noticed before that.
+            longest_s = min(longest_s, (self._own[-1].until_s - now_s) / 2)
+        wait_s = max(CHECK_INTERVAL_S, min(wait_s, longest_s))
+        self._refused = _Refused(policy_hash=policy_hash, wait_s=wait_s, until_s=trio.current_time() + wait_s)
+
+    def _note_failure(self, error: Exception) -> None:
+        retry_s = round(max(CHECK_INTERVAL_S, self._waits_s()))
+        if (str(self._error), self._retry_s) != (str(error), retry_s):
+            log.error("no evidence can be made: %s%s; next try within %d s", error, _advice(error), retry_s)
+        self._error, self._retry_s = error, retry_s
 
     def _forget_void(self, settled: Reading) -> None:
         """Drop what a settlement counted and did not keep (rule 4)."""
@@ -168,10 +215,14 @@ class Attesting:
 
     async def _prove(self, node: Node, chain: Chain) -> None:
         public, policy = node.key.public, self._policies.in_force
-        body = await self._make(public, chain, now_s=node.now_s())
-        appraisal = self._verdicts.judge(policy, public, body)
-        appraisal.require_current(node.now_s())
-        record = await node.append(body)
+        body, named = await self._make(public, chain, now_s=node.now_s())
+        try:
+            appraisal = self._verdicts.judge(policy, public, body, named)
+            appraisal.require_current(node.now_s())
+            record = await self._append(node, body, named)
+        except (AttestationError, InvalidMessageError):
+            self._note_refusal(policy.hash, node.now_s())
+            raise
         self._verdicts.note(record)
         own = OwnEvidence(
             record=record.hash,
@@ -186,8 +237,14 @@ class Attesting:
         self._metrics.evidence_valid_until.set(own.until_s)
         log.info("evidence published: %s, valid for %d s", appraisal.verified.status, own.until_s - own.from_s)
 
-    async def _make(self, node_key: bytes, chain: Chain, *, now_s: int) -> EvidenceBody:
-        """Collect quote, collateral and GPU reports over the chain's head, and keep what the record will name."""
+    async def _append(self, node: Node, body: EvidenceBody, named: Mapping[bytes, bytes]) -> Record:
+        """Keep what the evidence names, then sign the record that names it; cancelled between, the former is pruned."""
+        for digest, data in named.items():
+            await trio.to_thread.run_sync(self._journal.keep_attachment, digest, data)
+        return await node.append(body)
+
+    async def _make(self, node_key: bytes, chain: Chain, *, now_s: int) -> tuple[EvidenceBody, dict[bytes, bytes]]:
+        """Collect quote, collateral and GPU reports over the chain's head: the record's body, and what it names."""
         anchor = await chain.head()
         gpu = None
         if self._providers.gpus is not None:
@@ -206,15 +263,13 @@ class Attesting:
             anchor_root_hash=anchor.root_hash,
             anchor_time_s=anchor.time_s,
         )
-        for digest, data in (
+        self._verdicts.anchors.trust(anchor_of(body))
+        named = (
             (body.collateral_digest, collateral.to_json()),
             (body.gpu_digest, gpu),
             (body.handshake_digest, provided.handshake),
-        ):
-            if digest is not None and data is not None:
-                await trio.to_thread.run_sync(self._journal.keep_attachment, digest, data)
-        self._verdicts.anchors.trust(anchor_of(body))
-        return body
+        )
+        return body, {digest: data for digest, data in named if digest is not None and data is not None}
 
     def alarm(self, now_s: int) -> str | None:
         """What is wrong with the own evidence, until when work still counts, and what helps; None if all is well."""
@@ -222,7 +277,8 @@ class Attesting:
             return None
         left_s = self._own[-1].until_s - now_s if self._own else 0
         loss = f"work counts for {left_s} s more" if left_s > 0 else "work earns nothing"
-        return f"no new evidence can be made, {loss}: {self._error}{_advice(self._error)}"
+        why = f"{self._error}{_advice(self._error)}"
+        return f"no new evidence can be made, {loss}: {why}; next try within {self._retry_s} s"
 
     def status(self, node_key: bytes, now_s: int) -> dict[str, Any]:
         """Own evidence, for the status."""

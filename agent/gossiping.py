@@ -208,8 +208,9 @@ class Gossiping:
         """Keep what changed since the last time."""
         seconds, wires = dict(self.node.witness.seconds), self.node.addresses.wires()
         changed = {key: value for key, value in seconds.items() if self._saved.get(key) != value}
-        if changed:
-            await trio.to_thread.run_sync(self.node.store.keep_witness, changed)
+        gone = self._saved.keys() - seconds.keys()
+        if changed or gone:
+            await trio.to_thread.run_sync(self.node.store.keep_witness, changed, gone)
             self._saved = seconds
         if wires != self._saved_addresses:
             await trio.to_thread.run_sync(save_addresses, self._address_file, wires)

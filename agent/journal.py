@@ -11,9 +11,9 @@ disk is never an answer.
 3. The file belongs to one node key and one pool, and says so.
 4. The own log grows by exactly what extends it, checked and inserted in one transaction.
 5. After an error of the disk nothing is read or written any more: a retry may lie.
-6. What no settlement kept can need is let go of at each one; see `_forget`.
 
-Elsewhere: tables, lock, damage (`agent.journal_file`), older schemas (`agent.migrations`), export (`agent.db`).
+Elsewhere: tables, lock, damage (`agent.journal_file`), what is let go of (`agent.retention`), older schemas
+(`agent.migrations`), export (`agent.db`).
 
 Source: PROTOCOL, "Durable before sent".
 """
@@ -24,12 +24,12 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent import journal_file
+from agent import journal_file, retention
 from agent.errors import DamagedRowError, JournalError
 from agent.journal_file import KNOWN, OWN_LOG, UNKNOWN, enqueue, message_id, sealed
 from agent.migrations import migrate
@@ -39,10 +39,6 @@ from gossip.records import EvidenceBody, PoolId, Record, UnverifiedRecord, parse
 from gossip.settlement import Settlement, encode_checkpoint, verify_checkpoint
 from gossip.wire import kind_of
 
-EPOCHS_KEPT = 16
-"""Messages and checkpoints of older settled epochs, and records behind their cuts, are forgotten."""
-ATTACHMENTS_PRUNED_MAX = 1000
-"""At one settlement; more wait for the next."""
 READ_BATCH = 100
 WINDOWS_KEPT = 10_000
 """Closed windows that wait to become records, while the own log is not known yet: a week of them."""
@@ -234,7 +230,7 @@ class Journal:
             kept = (epoch, settlement.payload_hash, encode_checkpoint(settlement))
             database.execute("INSERT OR IGNORE INTO landed VALUES (?, ?, ?)", kept)
             database.execute("DELETE FROM outcome WHERE epoch <= ?", (epoch,))
-            self._forget(database, epoch - EPOCHS_KEPT, settlement)
+            retention.forget(database, settlement, self._node_key, self._settlement)
 
     def last_landed(self) -> Settlement | None:
         rows = self._read("SELECT checkpoint, payload_hash FROM landed ORDER BY epoch DESC LIMIT 1")
@@ -251,27 +247,6 @@ class Journal:
         landed = self._one("SELECT checkpoint FROM landed WHERE payload_hash = ?", payload_hash)
         # Attested: it may have landed while nobody who knows its proposal was running.
         return landed or self._one("SELECT checkpoint FROM outcome WHERE payload_hash = ?", payload_hash)
-
-    def _forget(self, database: sqlite3.Connection, epoch: int, newest: Settlement) -> None:
-        """Let go of what is `epoch` or older, but for what evidence in force at the newest settlement names."""
-        base = newest.base()
-        rows = database.execute("SELECT checkpoint, payload_hash FROM landed WHERE epoch <= ?", (epoch,)).fetchall()
-        for checkpoint, payload_hash in rows:
-            for node_key, reading in self._settlement(checkpoint, payload_hash).readings.items():
-                # Nothing of a log that ended counts any more; of the own one it is kept that it was signed.
-                first = 1 << 62 if reading.dead and node_key != self._node_key else reading.head.seq
-                in_force = [window.record for window in base.reading(node_key).evidence]
-                marks = ", ".join("?" * len(in_force))
-                named = f"DELETE FROM named WHERE node_key = ? AND seq < ? AND hash NOT IN ({marks})"  # noqa: S608
-                database.execute("DELETE FROM record WHERE node_key = ? AND seq < ?", (node_key, first))
-                database.execute(named, (node_key, first, *in_force))
-        database.execute("DELETE FROM landed WHERE epoch <= ?", (epoch,))
-        database.execute("DELETE FROM message WHERE epoch <= ?", (epoch,))
-        unnamed = (
-            "SELECT digest FROM attachments WHERE epoch <= ? "
-            "AND NOT EXISTS (SELECT 1 FROM named WHERE named.digest = attachments.digest) LIMIT ?"
-        )
-        database.execute(f"DELETE FROM attachments WHERE digest IN ({unnamed})", (epoch, ATTACHMENTS_PRUNED_MAX))  # noqa: S608
 
     def _settlements(self) -> Iterator[Settlement]:
         for row in self._read("SELECT checkpoint, payload_hash FROM landed"):
@@ -300,8 +275,17 @@ class Journal:
             raise self._damaged(f"attachment {digest.hex()}")
         return body
 
-    def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
+    def prune(self, after: bytes) -> bytes | None:
+        """Let go of old attachments in a slice behind this digest (`retention.prune`); the last one seen, or None.
+
+        No record may be on its way meanwhile that names one: see `agent.pruning`.
+        """
         with self._transaction() as database:
+            return retention.prune(database, after)
+
+    def keep_witness(self, seconds: Mapping[bytes, int], gone: Collection[bytes] = ()) -> None:
+        with self._transaction() as database:
+            database.executemany("DELETE FROM witness WHERE node_key = ?", [(node_key,) for node_key in gone])
             rows = [sealed(node_key, each) for node_key, each in seconds.items()]
             database.executemany("INSERT OR REPLACE INTO witness VALUES (?, ?, ?)", rows)
 

@@ -25,7 +25,7 @@ from gossip.settlement import Base, Settlement, verify_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class SettledEpochs:
-    """What the journal at `path` has of settled epochs: the newest ones (`agent.journal.EPOCHS_KEPT`)."""
+    """What the journal at `path` has of settled epochs: the newest ones (`agent.retention.EPOCHS_KEPT`)."""
 
     path: Path
     database: sqlite3.Connection

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import trio
@@ -42,6 +44,7 @@ INTERVAL_S = 0.5
 VERDICTS_MAX = 262_144
 PENDING_MAX = 65_536
 COLLATERAL_MAX = 64
+NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +102,18 @@ class Verdicts:
         approval = self._verdicts[key]
         return approval if approval is not None and self._is_block(anchor_of(body)) else None
 
-    def judge(self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Appraisal:
+    def judge(
+        self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody, named: Mapping[bytes, bytes] = NOTHING
+    ) -> Appraisal:
         """The same verdict anew, with all that is behind it.
+
+        `named` is what the evidence names, by its SHA-256, as far as it is not in the store yet.
 
         Raises:
             AttestationError: it is refused.
             DataUnavailableError: as `verdict`.
         """
-        appraisal = self._appraise(policy, node_key, body)
+        appraisal = self._appraise(policy, node_key, body, named)
         if not self._is_block(anchor_of(body)):
             raise _unknown(anchor_of(body))
         return appraisal
@@ -117,14 +124,16 @@ class Verdicts:
             raise DataUnavailableError("an anchor is not confirmed yet", frozenset({anchor}))
         return word
 
-    def _appraise(self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody) -> Appraisal:
+    def _appraise(
+        self, policy: PoolPolicy, node_key: bytes, body: EvidenceBody, named: Mapping[bytes, bytes] = NOTHING
+    ) -> Appraisal:
         """The pure part of the verdict, kept in short for the tally."""
         key = _digest(policy.hash, node_key, body)
         _make_room(self._verdicts, VERDICTS_MAX)
         try:
             appraisal = appraise_evidence(
                 _evidence(body),
-                self._attachments(body),
+                self._attachments(body, named),
                 self.rules[policy.hash],
                 network=self._pool.network,
                 pool=self._pool.account,
@@ -137,24 +146,25 @@ class Verdicts:
         self._verdicts[key] = approval_of(appraisal)
         return appraisal
 
-    def _attachments(self, body: EvidenceBody) -> Attachments:
-        """What the evidence names: collateral from memory, all else from the journal, by primary key."""
+    def _attachments(self, body: EvidenceBody, named: Mapping[bytes, bytes]) -> Attachments:
+        """What the evidence names: collateral from memory, all else as given or from the journal, by primary key."""
         collateral = self._collateral.get(body.collateral_digest)
         if collateral is None:
-            collateral = Collateral.from_json(self._stored(body.collateral_digest))
+            collateral = Collateral.from_json(self._found(body.collateral_digest, named))
             _make_room(self._collateral, COLLATERAL_MAX)
             self._collateral[body.collateral_digest] = collateral
         gpu, handshake = (
-            None if digest is None else self._stored(digest) for digest in (body.gpu_digest, body.handshake_digest)
+            None if digest is None else self._found(digest, named)
+            for digest in (body.gpu_digest, body.handshake_digest)
         )
         return Attachments(collateral=collateral, gpu=gpu, handshake=handshake)
 
-    def _stored(self, digest: bytes) -> bytes:
-        stored = self._store.attachment(digest)
-        if stored is None:
+    def _found(self, digest: bytes, named: Mapping[bytes, bytes]) -> bytes:
+        found = named.get(digest) or self._store.attachment(digest)
+        if found is None:
             missing = ObjectId(kind="attachment", id=digest)
             raise DataUnavailableError("what evidence names is not here yet", frozenset({missing}))
-        return stored
+        return found
 
     # Looking at evidence as it comes in (rule 1).
 

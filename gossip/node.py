@@ -72,8 +72,8 @@ ANY_TIME_S = 1 << 62
 
 OWN_FORK = (
     "own log: it is forked, this key signed two records of one number: two agents ran with it, or an old database was "
-    "restored. Nothing above the fork will count: stop every agent of this key, and start anew with a new wallet and "
-    "node key"
+    "restored. Nothing above the fork will count: stop every agent of this key, and replace the key: "
+    "gpupool keys rotate"
 )
 OWN_LOG_ELSEWHERE = (
     "own log: a peer brought a record of this key that is not in this database: another agent signs with it, or a "
@@ -241,7 +241,7 @@ class Node:
                 self.drop("record", error)
             await trio.lowlevel.checkpoint()  # a record of receipts takes milliseconds: others have their turn between
         self.verified += len(fresh)
-        async with self._step():
+        async with self.step():
             return await self._place(fresh)
 
     async def _has_attachments(self, record: Record) -> bool:
@@ -306,11 +306,11 @@ class Node:
         Raises:
             InvalidMessageError: the event's message is one that no honest operator sends.
         """
-        async with self._step():
+        async with self.step():
             await self._perform(self.machine.handle(event))
 
     @asynccontextmanager
-    async def _step(self) -> AsyncIterator[None]:
+    async def step(self) -> AsyncIterator[None]:
         """A turn that is not cancelled half-way: what the machine takes for durable would not be."""
         async with self._turn:
             with trio.CancelScope(shield=True):

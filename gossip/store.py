@@ -5,7 +5,7 @@ Every method that writes returns only when the write is durable, or raises an er
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from gossip.epoch_events import Message
@@ -56,8 +56,8 @@ class Store(Protocol):
     def attachment(self, digest: bytes) -> bytes | None:
         """What was kept under this SHA-256."""
 
-    def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
-        """Keep the cumulative witnessed seconds of these keys; those of others stay."""
+    def keep_witness(self, seconds: Mapping[bytes, int], gone: Collection[bytes] = ()) -> None:
+        """Keep the cumulative witnessed seconds of these keys, forget those of keys `gone`; those of others stay."""
 
     def witness(self) -> Mapping[bytes, int]:
         """The witnessed seconds last kept."""

@@ -22,8 +22,9 @@ from agent.audit.bundle import Bundle, ChainPart
 from agent.audit.facts import Facts, prove
 from agent.audit.landing import Landing, find_landing, submitted_signatures
 from agent.errors import OperationError
-from agent.journal import EPOCHS_KEPT, Journal
+from agent.journal import Journal
 from agent.policies import Policies
+from agent.retention import EPOCHS_KEPT
 from agent.verdicts import Verdicts
 from contracts.chain import Chain
 from contracts.chain_kept import KeptHeader, KeptLink

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -12,8 +13,9 @@ import pytest
 from journal_scene import OWN, attest_evidence, settle_at_heads
 from pool_fixture import START_S, Author, key
 
-from agent import journal
-from agent.journal import EPOCHS_KEPT, Journal, create_journal, open_journal
+from agent import retention
+from agent.journal import Journal, create_journal, open_journal
+from agent.retention import EPOCHS_KEPT
 from gossip.settlement import Base, EvidenceWindow, Reading, Settlement, cut_root
 
 
@@ -21,6 +23,14 @@ def resealed(settlement: Settlement, readings: Mapping[bytes, Reading]) -> Settl
     """The settlement with these readings in place of its own."""
     payload = replace(settlement.payload, cut_root=cut_root(readings))
     return replace(settlement, readings=readings, payload=payload)
+
+
+def sweep(kept: Journal) -> int:
+    """Prune the journal; how many slices it took."""
+    after, slices = kept.prune(b""), 1
+    while after is not None:
+        after, slices = kept.prune(after), slices + 1
+    return slices
 
 
 def digest(body: bytes) -> bytes:
@@ -79,7 +89,8 @@ class Life:
         return resealed(settlement, readings)
 
     def held(self) -> list[int]:
-        """The epochs whose collateral is kept."""
+        """The epochs whose collateral is kept, after a sweep."""
+        sweep(self.journal)
         held = [self.journal.attachment(digest(b"collateral %d" % e)) is not None for e in range(1, self.epoch + 1)]
         return [epoch for epoch, is_held in enumerate(held, 1) if is_held]
 
@@ -116,8 +127,10 @@ def test_what_nobody_names_yet_is_kept_a_while(kept: Journal) -> None:
     kept.keep_attachment(digest(b"new"), b"new")
     for _ in range(EPOCHS_KEPT - 1):
         life.settle()
+        sweep(kept)
         assert kept.attachment(digest(b"new")) == b"new"
     life.settle()
+    sweep(kept)
     assert kept.attachment(digest(b"new")) is None
 
 
@@ -128,19 +141,37 @@ def test_what_is_kept_again_is_not_pruned_before_its_record_comes(kept: Journal)
         kept.keep_attachment(digest(b"old"), b"old")
     for _ in range(EPOCHS_KEPT - 1):
         life.settle()
+    sweep(kept)
     assert kept.attachment(digest(b"old")) == b"old"
 
 
-def test_a_settlement_prunes_no_more_than_a_bound(kept: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "ATTACHMENTS_PRUNED_MAX", 2)
-    for i in range(5):
-        kept.keep_attachment(digest(b"%d" % i), b"%d" % i)
+def test_a_slice_looks_at_no_more_than_a_bound_and_slices_leave_nothing_old(
+    kept: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "SLICE_MAX", 2)
+    old = [digest(b"%d" % i) for i in range(5)]
+    for each in old:
+        kept.keep_attachment(each, b"")
     life = Life(kept)
-    left = []
-    for _ in range(EPOCHS_KEPT + 3):
-        life.settle()
-        left.append(sum(kept.attachment(digest(b"%d" % i)) is not None for i in range(5)))
-    assert left[EPOCHS_KEPT - 2 :] == [5, 3, 1, 0, 0]
+    for _ in range(EPOCHS_KEPT - 1):
+        life.settle_nothing()
+    assert sweep(kept) == 4, "nothing is old: it is looked at, and stays"
+    kept.keep_attachment(digest(b"new"), b"new")
+    life.settle_nothing()
+    left, after = [], b""
+    while (seen := kept.prune(after)) is not None:
+        after = seen
+        left.append(sum(1 for (each,) in kept._read("SELECT digest FROM attachments") if each in old))
+    assert sorted(left, reverse=True) == left
+    assert all(before - now <= 2 for before, now in itertools.pairwise([5, *left]))
+    assert left[-1] == 0
+    assert kept.attachment(digest(b"new")) == b"new"
+
+
+def test_nothing_is_pruned_before_anything_settled(kept: Journal) -> None:
+    kept.keep_attachment(digest(b"body"), b"body")
+    sweep(kept)
+    assert kept.attachment(digest(b"body")) == b"body"
 
 
 def test_a_log_that_ended_is_forgotten_but_for_the_own_one(kept: Journal) -> None:

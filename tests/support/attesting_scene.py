@@ -74,15 +74,15 @@ class FakeChain:
 
 
 class Scene:
-    """`attesting` makes the evidence of `NODE_KEY` by `platform`, `verdicts` judges everybody's."""
+    """`attesting` makes the evidence of `NODE_KEY` by `platform`, for `age_s`; `verdicts` judges everybody's."""
 
-    def __init__(self, directory: Path, **providers: Any) -> None:
-        path = directory / "journal.sqlite"
-        create_journal(path, node_key=NODE_KEY, pool=POOL)
-        self.journal = open_journal(path, node_key=NODE_KEY, pool=POOL)
+    def __init__(self, directory: Path, age_s: int = AGE_S, **providers: Any) -> None:
+        self.journal_file = directory / "journal.sqlite"
+        create_journal(self.journal_file, node_key=NODE_KEY, pool=POOL)
+        self.journal = open_journal(self.journal_file, node_key=NODE_KEY, pool=POOL)
         root = SoftwareRoot.create(directory / "root", now_s=NOW_S)
         self.platform = SoftwarePlatform.create(directory / "machine", root=root)
-        self.policy, self.next_policy = attestation_policy(AGE_S), attestation_policy(2 * AGE_S)
+        self.policy, self.next_policy = attestation_policy(age_s), attestation_policy(2 * age_s)
         self.root = root.certificate
         sources: dict[str, Any] = {"quotes": self.platform, "collateral": self.platform}
         self.providers = Providers(**(sources | providers))

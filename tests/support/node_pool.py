@@ -6,7 +6,7 @@ takes the same course every time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -114,8 +114,9 @@ class MemoryStore:
     def attachment(self, digest: bytes) -> bytes | None:
         return self.objects.get(digest)
 
-    def keep_witness(self, seconds: Mapping[bytes, int]) -> None:
+    def keep_witness(self, seconds: Mapping[bytes, int], gone: Collection[bytes] = ()) -> None:
         self._write("witness")
+        self.seconds = {key: value for key, value in self.seconds.items() if key not in gone}
         self.seconds.update(seconds)
 
     def witness(self) -> Mapping[bytes, int]:
