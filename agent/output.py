@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
@@ -90,6 +91,12 @@ def answer(options: argparse.Namespace, value: dict[str, Any], text: str) -> int
     """Print `value` as JSON if it was asked for, else `text`."""
     say(json.dumps(value, indent=2) if options.json else text)
     return 0
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is that shows the answer; None where something else takes it, which wants lines whole."""
+    stream: TextIO | None = sys.stdout
+    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
 
 
 def _divert(stream: TextIO) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agent import status_parts as parts
 from agent.errors import OperationError
+from agent.invoking import spelled
 from agent.texts import legible, one_line
 from contracts.model import NANO, OperatorSet, Participant
 
@@ -44,8 +46,8 @@ def aligned(table: Sequence[Sequence[str]], *, left: int = 0) -> list[str]:
     ]
 
 
-def status_text(status: Mapping[str, Any]) -> str:
-    """The status of a running agent, a line a concern; what is wrong comes with its reason.
+def status_text(status: Mapping[str, Any], config: Path) -> str:
+    """The status of the agent of the settings `config`, a line a concern; what is wrong comes with its reason.
 
     Raises:
         OperationError: it is no agent's status.
@@ -62,7 +64,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         except msgspec.ValidationError:
             untold.append(name)
         else:
-            lines += [f"{name:<10}{one_line(text)}" for text in texts(part)]
+            lines += [f"{name:<10}{one_line(spelled(text, config))}" for text in texts(part)]
     if untold:
         names = ", ".join(untold)
         lines.insert(

@@ -130,6 +130,7 @@ def _chain(settling: Settling | None, now_s: int) -> dict[str, Any] | None:
         "age_s": now_s - block.time_s if block is not None else None,
         "clock": view.clock,
         "epoch": rewards.current_epoch if rewards is not None else None,
+        "epoch_start_s": rewards.current_start_s if rewards is not None else None,
         "epoch_end_s": rewards.current_end_s if rewards is not None else None,
         "open_epochs": [epoch.epoch for epoch in rewards.open_epochs] if rewards is not None else [],
         "participants": len(view.participants),

@@ -33,6 +33,7 @@ class Chain(TypedDict):
     age_s: Whole | None
     epoch: Whole | None
     clock: str | None
+    epoch_start_s: NotRequired[Time | None]
     epoch_end_s: NotRequired[Time | None]
     open_epochs: NotRequired[list[Whole]]
     participants: NotRequired[Whole]
@@ -214,6 +215,7 @@ class ClosePart(TypedDict):
 class Settled(TypedDict):
     epoch: Whole
     root: str
+    settled_s: NotRequired[Time]
 
 
 class SettledPart(TypedDict):

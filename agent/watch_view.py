@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.doctor.facts import Maybe, Unknown
-from agent.doctor.findings import Finding, Severity
+from agent.doctor.findings import Finding, Severity, worst_first
 from agent.doctor.screen import COLOURS, finding_lines
 from agent.doctor.status_form import ChainForm, CloseForm, EvidenceForm, SourceForm, Status, WorkForm
 from agent.screens import ton
@@ -194,8 +194,7 @@ def _findings(findings: Sequence[Finding] | None) -> Iterator[tuple[str, Text]]:
     if findings is None:
         yield "doctor", Text("looking", "dim")
         return
-    order = (Severity.PROBLEM, Severity.WARNING, Severity.NOTE)
-    shown = [each for severity in order for each in findings if each.severity is severity]
+    shown = [each for each in worst_first(findings) if not each.is_fine]
     if not shown:
         yield "doctor", Text("nothing is wrong", COLOURS[Severity.OK])
     for finding in shown[:FINDINGS_SHOWN]:

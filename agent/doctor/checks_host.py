@@ -118,7 +118,7 @@ def _log_dead(facts: Facts) -> Trouble | None:
         return None
     return Trouble(
         "the own log has forked or was closed: nothing of this node key ever counts again",
-        "start anew with a new wallet and node key (gpupool init); find out who else used the key",
+        "find out who else used the key, then replace it: gpupool keys rotate; stake, wallet and reputation stay",
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from agent.doctor import checks_chain, checks_host, checks_peers, checks_pool, checks_work
 from agent.doctor.checks import ABOVE
 from agent.doctor.facts import Facts, NotKnownError, known
-from agent.doctor.findings import Finding, Severity
+from agent.doctor.findings import Finding, Severity, stands_above
 from agent.invoking import spelled
 
 CHECKS = (
@@ -30,12 +30,14 @@ CHECKS = (
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """The outcome of every check, first cause first; what helps can be copied (`agent.invoking`)."""
+    """The outcome of every check, first cause first; commands can be copied (`agent.invoking`)."""
     findings: list[Finding] = []
     for check in CHECKS:
         found = check.make(facts)
-        fix = found.fix if any(not each.is_fine for each in findings) else found.fix.removeprefix(ABOVE)
-        findings.append(replace(found, fix=spelled(fix, facts.config_file)))
+        is_first = not any(stands_above(each, found) for each in findings)
+        fix = found.fix.removeprefix(ABOVE) if is_first else found.fix
+        cause, fix = (spelled(text, facts.config_file) for text in (found.cause, fix))
+        findings.append(replace(found, cause=cause, fix=fix))
     return findings
 
 

@@ -66,7 +66,7 @@ class SettingsFacts:
     """The settings file and those that it names."""
 
     config: str | None
-    """What is wrong with the settings file."""
+    """What is wrong with the settings file, as far as it is known: `meter.window_s` is held against the policies."""
     node_key: Trial
     wallet_key: Trial
     closed_keys: Mapping[str, str]

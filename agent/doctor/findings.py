@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -65,3 +66,21 @@ class Finding:
             "cause": self.cause,
             "fix": self.fix,
         }
+
+
+_WORST_FIRST = (Severity.PROBLEM, Severity.WARNING, Severity.NOTE)
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Problems, warnings, notes, and then the rest; within each as they were found, first cause first."""
+    return sorted(findings, key=_rank)
+
+
+def stands_above(one: Finding, other: Finding) -> bool:
+    """Whether `one`, which was found before `other`, is shown before it and needs to be heard of."""
+    return not one.is_fine and _rank(one) <= _rank(other)
+
+
+def _rank(finding: Finding) -> int:
+    is_heard = finding.severity in _WORST_FIRST
+    return _WORST_FIRST.index(finding.severity) if is_heard else len(_WORST_FIRST)

@@ -19,7 +19,7 @@ from agent.errors import AgentError, ConfigError, KeyDeniedError, KeyFileError
 from agent.identity import load_key
 from agent.keys.marker import last_backup
 from agent.keys.rotating import next_file
-from agent.policies import load_policies
+from agent.policies import Policies, load_policies, require_window
 from agent.providers import open_providers, pool_root
 from agent.servers import config_servers
 from attestation.errors import AttestationError
@@ -61,11 +61,12 @@ def open_settings(path: Path) -> tuple[SettingsFacts, Opened | None]:
     wallet_key, wallet_trial = _try(lambda: load_key(keys["wallet_key"]))
     denied = frozenset(name for name, file in keys.items() if _is_denied(file) and not _is_closed(file))
     files = [file for file in (config.pool.policy_file, config.pool.next_policy_file) if file is not None]
-    policies, policy_trial = _try(lambda: {policy.hash: policy for policy in load_policies(config)})
+    held, policy_trial = _try(lambda: load_policies(config))
+    policies = None if held is None else {policy.hash: policy for policy in held}
     servers, servers_trial = _try(lambda: tuple(config_servers(config)))
     _, proof_trial = _try(lambda: (pool_root(config), open_providers(config)))
     facts = SettingsFacts(
-        config=None,
+        config=None if held is None else _wrong_window(config, held),
         node_key=node_trial,
         wallet_key=wallet_trial,
         closed_keys={name: str(file) for name, file in keys.items() if _is_closed(file)},
@@ -115,6 +116,15 @@ def _try(function: Callable[[], _T]) -> tuple[_T | None, Trial]:
         return function(), None
     except (AgentError, AttestationError, ContractsError) as error:
         return None, str(error)
+
+
+def _wrong_window(config: Config, policies: Policies) -> str | None:
+    """What is wrong with the one setting that the policies bound."""
+    try:
+        require_window(config, policies)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _is_closed(key_file: Path) -> bool:

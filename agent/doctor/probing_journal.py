@@ -16,7 +16,7 @@ from pathlib import Path
 from agent import journal_file
 from agent.db.examining import Examination, examine
 from agent.doctor.facts import Holder, JournalFacts, Maybe, SettledFacts, Trial, Unknown
-from agent.errors import ForeignJournalError, JournalError
+from agent.errors import DENIED, ForeignJournalError, JournalError
 from gossip.errors import InvalidMessageError
 from gossip.records import PoolId
 from gossip.settlement import verify_checkpoint
@@ -43,7 +43,8 @@ def look_at_journal(
     except FileNotFoundError:
         return _unread(missing=f"{path}: there is no journal", unusable=None, reason="there is no journal")
     except OSError as error:
-        return _unread(missing=None, unusable=f"{path}: {error.strerror}", reason="the journal cannot be read")
+        why = DENIED if isinstance(error, PermissionError) else error.strerror
+        return _unread(missing=None, unusable=f"{path}: {why}", reason="the journal cannot be read")
     if node_key is None:
         return _unread(missing=None, unusable=_NO_KEY, reason=_NO_KEY.reason)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from io import StringIO
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from agent.doctor.diagnosis import diagnose, exit_code, first_problem, verdict
 from agent.doctor.findings import Severity
 from agent.doctor.screen import findings_text
 from agent.errors import DENIED, ConfigError
-from agent.output import answer
+from agent.output import answer, terminal_columns
 
 _SILENT = (Severity.OK, Severity.NOT_APPLICABLE)
 """A program hears of what could not be checked without asking for all: it reads no last line that counts them."""
@@ -40,7 +39,8 @@ def doctor(options: argparse.Namespace) -> int:
         "first": None if problem is None else problem.code,
         "findings": [each.value() for each in findings if options.all or each.severity not in _SILENT],
     }
-    answer(options, value, _printed(findings_text(findings, said.text, shows_all=options.all)))
+    text = findings_text(findings, said.text, shows_all=options.all, width=terminal_columns())
+    answer(options, value, _printed(text))
     return exit_code(findings)
 
 
@@ -55,7 +55,7 @@ def _require_permission(config: Path) -> None:
 
 def _printed(text: Text) -> str:
     """In colour where a terminal shows it."""
-    if not sys.stdout.isatty():
+    if terminal_columns() is None:
         return text.plain
     console = Console(file=StringIO(), force_terminal=True, highlight=False, soft_wrap=True)
     with console.capture() as capture:

@@ -8,9 +8,10 @@ from itertools import groupby
 
 from agent.metrics.catalogue import CATALOGUE
 from agent.metrics.metric import Metric
-from agent.output import answer
+from agent.output import answer, terminal_columns
 
-_WIDTH = 100
+_WIDTH_MAX = 100
+_INDENT = " " * 6
 
 
 def catalog(options: argparse.Namespace) -> int:
@@ -20,11 +21,15 @@ def catalog(options: argparse.Namespace) -> int:
 
 def _text() -> str:
     topics = groupby(CATALOGUE.values(), key=lambda metric: metric.topic)
-    return "\n\n".join(f"{topic.upper()}\n" + "\n".join(map(_entry, metrics)) for topic, metrics in topics)
+    width = terminal_columns() or _WIDTH_MAX
+    return "\n\n".join(
+        f"{topic.upper()}\n" + "\n".join(_entry(metric, width) for metric in metrics) for topic, metrics in topics
+    )
 
 
-def _entry(metric: Metric) -> str:
+def _entry(metric: Metric, width: int) -> str:
     labels = ", ".join(label.name for label in metric.labels)
     name = f"{metric.full_name}{{{labels}}}" if labels else metric.full_name
-    lines = textwrap.wrap(f"{metric.text.rstrip('.')}. {metric.use}", _WIDTH - 6)
-    return "\n      ".join([f"  {name}  {metric.kind}", *lines])
+    text = f"{metric.text.rstrip('.')}. {metric.use}"
+    lines = textwrap.wrap(text, min(width, _WIDTH_MAX), initial_indent=_INDENT, subsequent_indent=_INDENT)
+    return "\n".join([f"  {name}  {metric.kind}", *lines])

@@ -19,13 +19,12 @@ import trio
 from agent.doctor.collecting import collect
 from agent.doctor.diagnosis import Verdict, diagnose, verdict
 from agent.doctor.facts import Facts, NotKnownError, known
-from agent.doctor.findings import Finding, Severity
+from agent.doctor.findings import Finding, Severity, worst_first
 from agent.page.diagnosing import FINDINGS_MAX, Answer, SaidForm
 from agent.undumpable import forbid_dumps
 
 _LOWEST_PRIORITY = 19
 _FIRST_TO_GO = "1000"
-_SHOWN = (Severity.PROBLEM, Severity.WARNING, Severity.NOTE)
 _TEXT_CHARS = 2000
 
 
@@ -57,7 +56,7 @@ async def _look(config: Path, before: Facts | None) -> Facts:
 def answer(facts: Facts, findings: Sequence[Finding], said: Verdict) -> Answer:
     """What is told of the findings: those that somebody needs to hear of, the worst first."""
     counts = Counter(each.severity for each in findings)
-    shown = [each for severity in _SHOWN for each in findings if each.severity is severity]
+    shown = [each for each in worst_first(findings) if not each.is_fine]
     return Answer(
         found_s=facts.now_s,
         epoch=_settled_epoch(facts),

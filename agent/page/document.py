@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element
 
+from agent.invoking import unit_of
+from agent.page.closing import close_panel
 from agent.page.facts import PageFacts
 from agent.page.html import Child, document, tag
 from agent.page.measured import sources_panel
 from agent.page.neighbourhood import neighbourhood_panel
-from agent.page.panels import (
-    close_panel,
-    earnings_panel,
-    epochs_panel,
-    evidence_panel,
-    pool_panel,
-)
+from agent.page.panels import earnings_panel, epochs_panel, evidence_panel, pool_panel
 from agent.page.verdict import verdict_of, verdict_section
 from agent.texts import legible
 
@@ -48,6 +44,7 @@ def page(facts: PageFacts) -> str:
             ),
             lang="en",
             data_version=version,
+            data_unit=unit_of(facts.config.absolute()),
         )
     )
 

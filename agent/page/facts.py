@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.earnings.report import EpochEarnings
+from agent.invoking import spelled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +69,40 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LastClose:
+    """How far the last close had come when it was looked at last; weights of the operator set, the total above 0."""
+
+    epoch: int
+    attested_weight: int
+    total_weight: int
+
+    @property
+    def is_quorum(self) -> bool:
+        """Whether more than two thirds of the weight were seen to attest."""
+        return 3 * self.attested_weight > 2 * self.total_weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageFacts:
     """Everything, as of `now_s` (Unix seconds).
 
-    `status` is the agent's (`agent.status.own_status`). `trouble` is why this process is not healthy, or not ready, in
-    one line. `diagnosis` is the doctor's last, None while it looks for the first time; `silence` is why none came.
-    `epochs` ascend; `no_epochs` is why there are none to show.
+    `config` is the settings file of this agent, `status` its own (`agent.status.own_status`). `trouble` is why this
+    process is not healthy, or not ready, in one line. `diagnosis` is the doctor's last, None while it looks for the
+    first time; `silence` is why none came. `last_close` is the last one that this agent saw since it started, None
+    before that. `epochs` ascend; `no_epochs` is why there are none to show.
     """
 
     now_s: int
+    config: Path
     status: Mapping[str, Any]
     trouble: str | None
     diagnosis: Diagnosis | None
     silence: str | None
+    last_close: LastClose | None
     epochs: tuple[EpochEarnings, ...]
     no_epochs: str | None
     neighbours: Neighbours
+
+    def spelled(self, text: str) -> str:
+        """A text of the agent with the commands in it as they act on this agent; the doctor's are so already."""
+        return spelled(text, self.config)

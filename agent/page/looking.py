@@ -22,7 +22,7 @@ from agent.ledger import ledger_file
 from agent.ledger_reader import read_ledger
 from agent.page.diagnosing import Diagnosing
 from agent.page.document import page
-from agent.page.facts import Neighbours, PageFacts, Peer
+from agent.page.facts import LastClose, Neighbours, PageFacts, Peer
 from agent.page.hearing import Hearing
 from agent.page.neighbourhood import PEERS_SHOWN
 from agent.status import own_status
@@ -30,6 +30,7 @@ from gossip.roster import Roster
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
+    from gossip.epoch_events import Progress
     from gossip.transport import PeerView
 
 FRESH_S = 2.0
@@ -44,6 +45,7 @@ class Page:
         self.diagnosing = Diagnosing(agent.config.path.absolute())
         self._agent = agent
         self._hearing = Hearing()
+        self._last_close: LastClose | None = None
         self._making = trio.Lock()
         self._html = ""
         self._made_s = float("-inf")
@@ -64,19 +66,31 @@ class Page:
         return self._html
 
     def look(self) -> None:
-        """Note what can be seen only now: who heard whom in the epoch that closes. Call it every few seconds."""
+        """Note what can be seen only now: how the epoch closes and who heard whom in it. Call it every few seconds."""
         agent = self._agent
+        if agent.node is not None:
+            self._look_at_close(agent.node.machine.progress())
         if agent.node is not None and agent.gossiping is not None:
             self._hearing.look(agent.node.machine, _shown(agent.key.public, agent.gossiping.roster))
+
+    def _look_at_close(self, progress: Progress | None) -> None:
+        if progress is not None and progress.total_weight > 0:
+            self._last_close = LastClose(
+                epoch=progress.epoch,
+                attested_weight=progress.attested_weight,
+                total_weight=progress.total_weight,
+            )
 
     def _facts(self) -> PageFacts:
         agent, now_s, doctor = self._agent, int(time.time()), self.diagnosing
         return PageFacts(
             now_s=now_s,
+            config=agent.config.path,
             status=own_status(agent, now_s),
             trouble=agent.health.healthy() or agent.health.ready(),
             diagnosis=doctor.latest,
             silence=doctor.silence,
+            last_close=self._last_close,
             epochs=self._epochs,
             no_epochs=self._no_epochs,
             neighbours=self._neighbours(),

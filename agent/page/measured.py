@@ -39,18 +39,18 @@ def sources_panel(page: PageFacts) -> Element:
             ("Tasks", f"{work['tasks']:,}"),
             None if work["head"] is None else ("Log", f"at record {work['head']:,}"),
         ),
-        [_source(source, page.now_s) for source in sources[:SOURCES_SHOWN]],
+        [_source(source, page) for source in sources[:SOURCES_SHOWN]],
         None if sources else hint("No source is set, or none was read yet.", "warning"),
     )
 
 
-def _source(source: parts.Source, now_s: int) -> Element:
+def _source(source: parts.Source, page: PageFacts) -> Element:
     name = source["source"] + (f"-{source['instance']}" if source["instance"] else "")
     sampled_s, gauges = source.get("sampled_s"), sorted(source.get("gauges", {}).items())
-    read: Child = ["read ", moment(sampled_s, now_s)] if sampled_s is not None else "not read yet"
+    read: Child = ["read ", moment(sampled_s, page.now_s)] if sampled_s is not None else "not read yet"
     more = len(gauges) - GAUGES_SHOWN
     shown = [(legible(key), f"{value:,.10g}") for key, value in gauges[:GAUGES_SHOWN]]
-    shown += [("and", f"{more} more: gpupool status --json")] if more > 0 else []
+    shown += [("and", f"{more} more: {page.spelled('gpupool status --json')}")] if more > 0 else []
     listed = facts(*shown)
     if len(shown) > UNFOLDED_MAX:
         listed = tag("details", tag("summary", f"{len(gauges)} readings"), listed, id=f"gauges-{name}")

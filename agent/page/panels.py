@@ -1,12 +1,13 @@
-"""The panels: what this node earns, proves, measures, and how the epoch closes. Pure: from the status to elements.
+"""The panels: what this node earns and proves, its last epochs, and what it sees of the chain.
 
-Texts of sources, peers and the chain are made legible here (`agent.texts`), and escaped where they are written out.
+Pure: from the status to elements. Texts of sources, peers and the chain are made legible here (`agent.texts`), and
+escaped where they are written out.
 Amounts of TON keep three decimals, and all of them in the title.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element
 
@@ -15,7 +16,7 @@ import msgspec
 from agent import status_parts as parts
 from agent.earnings.report import EpochEarnings, totals
 from agent.page.facts import PageFacts
-from agent.page.html import Child, code, facts, hint, moment, short, span, table, tag
+from agent.page.html import Child, code, facts, hint, moment, span, table, tag
 from agent.screens import books_texts, policy_texts, pool_texts, ton, ton_exact
 from agent.texts import legible
 
@@ -35,7 +36,7 @@ def earnings_panel(page: PageFacts) -> Element:
     told, entry = part_of(page.status, parts.OwnPart), part_of(page.status, parts.EntryPart)["entry"]
     own, claimable_nanoton, lines = told["own"], told["claimable_nanoton"], page.epochs
     big = tag("p", _amount(claimable_nanoton), class_="big") if claimable_nanoton is not None else None
-    how = tag("p", "to be claimed: ", code("gpupool pool claim")) if claimable_nanoton else None
+    how = tag("p", "to be claimed: ", code(page.spelled("gpupool pool claim"))) if claimable_nanoton else None
     if big is not None and how is None:
         is_paid = own is not None and own.get("earned_nanoton", 0) > 0
         how = tag("p", f"to be claimed: {'all that was earned is paid' if is_paid else 'nothing was earned yet'}")
@@ -52,24 +53,24 @@ def earnings_panel(page: PageFacts) -> Element:
             None if entry is None else ("Stake", _amount(entry["stake_nanoton"])),
             None if entry is None else ("Entry", f"{entry['status']}, reputation {entry['reputation']}"),
         ),
-        _entry_hints(entry, page.now_s),
+        _entry_hints(entry, page),
         tag("p", "Nothing is known of the own entry yet.", class_="quiet") if own is None and entry is None else None,
     )
 
 
-def _entry_hints(entry: parts.Entry | None, now_s: int) -> list[Element]:
+def _entry_hints(entry: parts.Entry | None, page: PageFacts) -> list[Element]:
     if entry is None:
         return []
     found = []
     if entry["withdraw_at_s"] is not None:
         found.append(
-            tag("p", ton(entry["pending_nanoton"]), " asked back, paid ", moment(entry["withdraw_at_s"], now_s))
+            tag("p", ton(entry["pending_nanoton"]), " asked back, paid ", moment(entry["withdraw_at_s"], page.now_s))
         )
     if entry["held_until_s"] is not None:
         held = f"{ton(entry['held_nanoton'])} slashed; an appeal is possible until"
-        found.append(tag("p", held, " ", moment(entry["held_until_s"], now_s)))
+        found.append(tag("p", held, " ", moment(entry["held_until_s"], page.now_s)))
     if entry["not_earning"]:
-        found.append(hint(entry["not_earning"], "problem"))
+        found.append(hint(page.spelled(entry["not_earning"]), "problem"))
     return found
 
 
@@ -111,61 +112,6 @@ def _tcb(proven: Mapping[str, Any]) -> str:
     return legible(str(proven["tcb_status"])) + (f" ({advisories})" if advisories else "")
 
 
-def close_panel(page: PageFacts) -> Element:
-    """How far the open epoch is from its quorum; else when the running one ends."""
-    close, chain = part_of(page.status, parts.ClosePart)["close"], part_of(page.status, parts.ChainPart)["chain"]
-    running = None
-    if chain is not None and chain["epoch"] is not None and (end_s := chain.get("epoch_end_s")) is not None:
-        verb = "ends" if end_s > page.now_s else "ended"
-        running = tag("p", f"Epoch {chain['epoch']} runs; it {verb} ", moment(end_s, page.now_s), ".")
-    if close is None or close["total_weight"] <= 0:
-        return panel("close", "Quorum", tag("p", "No epoch is closing."), running)
-    total = close["total_weight"]
-    quorum, weight = 2 * total // 3 + 1, min(max(0, close["attested_weight"]), total)
-    state = "certified" if close["certified"] else "no quorum yet"
-    text = f"{weight:,} of {total:,} attested ({100 * weight // total} %), {quorum:,} needed: {state}"
-    missing = close.get("unattested", []) if weight else close.get("unseen", [])
-    leader, view = close.get("leader"), close["view"]
-    return panel(
-        "close",
-        "Quorum",
-        tag("p", f"Epoch {close['epoch']} closes: {text}."),
-        _bar(weight, total, text),
-        facts(
-            ("Observations", f"{close['observations']} of {close.get('operators', 0)} operators"),
-            ("View", "not open yet" if view is None else str(view)),
-            None if leader is None else ("Leader", short(leader)),
-            ("Missing", _names(missing)) if missing else None,
-            ("Waits for", counted(close["waiting_for"], "object") + " of others") if close["waiting_for"] else None,
-        ),
-        running,
-    )
-
-
-def _bar(weight: int, total: int, text: str) -> Element:
-    """A bar of 100 by 6 units, with a mark where the quorum begins."""
-    mark = f"{200 / 3:.2f}"
-    is_quorum = 3 * weight > 2 * total
-    return tag(
-        "svg",
-        tag("title", text),
-        tag("rect", width=100, height=6, class_="track"),
-        tag("rect", width=f"{100 * weight / total:.2f}", height=6, class_="fill full" if is_quorum else "fill"),
-        tag("line", x1=mark, x2=mark, y1=0, y2=6, class_="mark"),
-        viewBox="0 0 100 6",
-        preserveAspectRatio="none",
-        class_="bar",
-        role="img",
-    )
-
-
-def _names(keys: Sequence[str]) -> list[Element | str]:
-    shown: list[Element | str] = []
-    for key in keys[:NAMES_SHOWN]:
-        shown += [", ", short(key)] if shown else [short(key)]
-    return [*shown, f" and {len(keys) - NAMES_SHOWN} more"] if len(keys) > NAMES_SHOWN else shown
-
-
 def epochs_panel(page: PageFacts) -> Element:
     """The last epochs, newest first."""
     if not page.epochs:
@@ -173,7 +119,7 @@ def epochs_panel(page: PageFacts) -> Element:
         return panel("epochs", "Last epochs", tag("p", legible(why), class_="quiet"), class_="panel wide")
     rows = [_epoch_row(line, page.now_s) for line in reversed(page.epochs)]
     headings = ("Epoch", "Landed", "Earned", "Share", "Credited", "Metered", "Why not more")
-    more = tag("p", "All of them: ", code("gpupool earnings"), class_="quiet")
+    more = tag("p", "All of them: ", code(page.spelled("gpupool earnings")), class_="quiet")
     return panel("epochs", "Last epochs", table("The last epochs", headings, rows), more, class_="panel wide")
 
 
@@ -205,7 +151,7 @@ def pool_panel(page: PageFacts) -> Element:
         "pool",
         "Chain and agent",
         [hint(legible(text), "warning") for text in wrong],
-        [hint(legible(text)) for text in lines],
+        [hint(legible(page.spelled(text))) for text in lines],
         hint("The chain was not reached yet.", "warning") if seqno is None and not wrong else None,
         facts(
             None if chain is None or seqno is None else ("Block", f"{seqno:,}, {span(chain['age_s'] or 0)} old"),

@@ -84,7 +84,7 @@ def _by_the_agent(facts: PageFacts) -> Verdict:
     if facts.trouble is not None:
         is_starting = msgspec.convert(facts.status, parts.AgentPart)["uptime_s"] < STARTING_S
         level = Level.OPEN if is_starting else Level.BAD
-        return Verdict(level=level, headline="Not ready to earn", reason=_sentence(facts.trouble))
+        return Verdict(level=level, headline="Not ready to earn", reason=_sentence(facts.spelled(facts.trouble)))
     own = msgspec.convert(facts.status, parts.OwnPart)["own"]
     if own is None:
         headline = "Not known yet" if facts.epochs else "Nothing settled yet"
@@ -113,7 +113,7 @@ def verdict_section(facts: PageFacts) -> Element:
     trouble = facts.trouble
     besides = None
     if trouble is not None and found is not None and found.earns is False:  # else it is the headline
-        besides = hint(f"The agent says now: {legible(trouble)}", "warning")
+        besides = hint(f"The agent says now: {legible(facts.spelled(trouble))}", "warning")
     return tag("section", live, besides, _findings(found), _footnote(facts, found), aria_labelledby="verdict")
 
 
@@ -149,7 +149,8 @@ def _footnote(facts: PageFacts, found: Diagnosis | None) -> Element:
         return tag("p", text, ".", class_="quiet")
     counts = f": {found.fine} checks are fine" + (f", {found.unknown} could not be made" if found.unknown else "")
     looked = moment(found.found_s, facts.now_s)
-    return tag("p", "The doctor looked ", looked, counts, late, ". All: ", code("gpupool doctor --all"), class_="quiet")
+    everything = code(facts.spelled("gpupool doctor --all"))
+    return tag("p", "The doctor looked ", looked, counts, late, ". All: ", everything, class_="quiet")
 
 
 def _sentence(text: str) -> str:

@@ -12,6 +12,7 @@ from contract_states import pinned
 from doctor_facts import (
     ERROR,
     NOW_S,
+    PASSED_BY,
     POLICY_FILE,
     SETTLED,
     asking_receipts,
@@ -41,23 +42,12 @@ from pool_fixture import key, policy
 from agent.doctor.diagnosis import CHECKS, diagnose, exit_code, first_problem, verdict
 from agent.doctor.facts import DaemonState, Facts, Holder, ServerFacts, Unknown
 from agent.doctor.findings import FindingClass, Severity
-from agent.doctor.screen import findings_text
 from contracts.model import NANO, Address, ParticipantStatus, PoolStatus
 
 GUIDE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 OTHER_POLICY = b"\x33" * 32
 
 
-PASSED_BY = {
-    "web-port-taken",
-    "uplink-down",
-    "receipts-port-taken",
-    "p2p-port-taken",
-    "worker-unset",
-    "worker-refused",
-    "worker-unpaid",
-}
-"""While an agent runs that measures an engine, in a pool that counts by no worker contract."""
 WORKER = Address(0, b"w" * 32)
 REFUSAL = {"code": "debug_refused", "message": "a debug guest", "remedy": "start it without debug"}
 
@@ -377,19 +367,3 @@ def test_a_node_whose_work_was_not_settled_yet_is_told_so() -> None:
 def test_a_stalled_close_says_what_is_missing(close: dict[str, Any], words: str) -> None:
     (found,) = (each for each in diagnose(stalled(**close)) if each.code == "close-stalled")
     assert words in found.cause
-
-
-def test_the_screen_shows_what_matters_and_counts_the_rest() -> None:
-    facts = told(sources=[source(error="\x1b[2Jrefused")])
-    findings = diagnose(facts)
-    text = findings_text(findings, verdict(facts, findings).text, shows_all=False).plain
-    assert text.splitlines() == [
-        "problem  source-failing: 'engine 0: \\x1b[2Jrefused'",
-        "         fix: start it, or mend its address in the settings; what it counts meanwhile is a gap",
-        "'you do not earn: engine 0: \\x1b[2Jrefused'",
-        f"({len(CHECKS) - 1 - len(PASSED_BY)} checks are fine, 0 could not be made, {len(PASSED_BY)} do not apply; "
-        "--all shows them)",
-    ]
-    everything = findings_text(findings, "", shows_all=True).plain
-    assert everything.count("\nok       ") == len(CHECKS) - 2 - len(PASSED_BY)
-    assert "n/a      p2p-port-taken: does not apply: the agent runs" in everything

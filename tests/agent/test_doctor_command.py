@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -31,7 +32,11 @@ def test_every_check_is_listed_on_demand(tmp_path: Path, capsys: pytest.CaptureF
     assert doctor(config.path, "--all") == 11
     lines = capsys.readouterr().out.splitlines()
     heads = [line for line in lines if not line.startswith(" ")]
-    assert [line.split()[1].rstrip(":") for line in heads[:-1]] == [check.code for check in CHECKS]
+    order = [check.code for check in CHECKS]
+    found = [(line.split()[0], line.split()[1].rstrip(":")) for line in heads[:-1]]
+    assert sorted(code for _, code in found) == sorted(order)
+    worst = {"problem": 0, "warning": 1, "note": 2}
+    assert found == sorted(found, key=lambda each: (worst.get(each[0], len(worst)), order.index(each[1])))
     assert heads[-1].startswith("you do not earn: the agent does not run")
 
 
@@ -83,6 +88,23 @@ def test_colour_on_a_terminal_alone(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert doctor(tmp_path / "none.toml") == 10
     assert "\x1b[1;31mproblem" in capsys.readouterr().out
+
+
+def test_a_terminal_is_not_written_past_its_edge_and_a_pipe_gets_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    config = agent_on_disk(tmp_path)
+    assert doctor(config.path) != 0
+    piped = capsys.readouterr().out
+    assert max(map(len, piped.splitlines())) > 60
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert doctor(config.path) != 0
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert " ".join(" ".join(lines).split()) == " ".join(piped.split()), "the same words"
+    command = f"gpupool run --config {config.path}"
+    assert any(command in line for line in lines), "what is to be copied stays whole"
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 60
 
 
 def test_the_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

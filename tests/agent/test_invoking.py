@@ -30,7 +30,11 @@ OTHER = Path("/srv/my agents/a.toml")
         ("systemctl start gpupool-agent", OTHER, "gpupool run --config '/srv/my agents/a.toml'"),
         ("systemctl stop gpupool-agent; wait", OTHER, "stop the agent; wait"),
         ("journalctl -u gpupool-agent", TWO, "journalctl -u gpupool-agent@two"),
-        ("journalctl -u gpupool-agent", OTHER, "journalctl -u UNIT"),
+        ("its log (journalctl -u gpupool-agent) and", OTHER, "its log and"),
+        ("start it; why it ended its log says: journalctl -u gpupool-agent", OTHER, "start it"),
+        ("raise it (systemctl edit gpupool-agent); report", OTHER, "raise it; report"),
+        ("systemctl status gpupool-agent", TWO, "systemctl status gpupool-agent@two"),
+        ("/opt/gpupool-agent/lib: missing", TWO, "/opt/gpupool-agent/lib: missing"),
     ],
 )
 def test_what_is_named_in_short_is_spelled_out(text: str, config: Path, expected: str) -> None:

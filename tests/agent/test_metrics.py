@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -190,6 +191,21 @@ def test_the_catalogue_is_printed_without_an_agent(capsys: pytest.CaptureFixture
     listed = json.loads(capsys.readouterr().out)["metrics"]
     assert [each["name"] for each in listed] == [metric.full_name for metric in CATALOGUE.values()]
     assert all(each["name"] in text and each["help"] for each in listed)
+
+
+def test_the_catalogue_keeps_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def widest() -> int:
+        assert main(["metrics", "catalog"]) == 0
+        return max(len(line) for line in capsys.readouterr().out.splitlines() if line.startswith("      "))
+
+    monkeypatch.setenv("COLUMNS", "60")
+    assert 60 < widest() <= 100
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert widest() <= 60
+    monkeypatch.setenv("COLUMNS", "300")
+    assert widest() <= 100, "wider is not easier to read"
 
 
 def test_names_that_strangers_choose_make_few_series_however_long_it_runs() -> None:

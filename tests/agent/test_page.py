@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,43 +28,13 @@ from page_facts import (
     source,
     status,
 )
+from page_reader import Reader, shown
 
 from agent.page.document import page
-from agent.page.facts import PageFacts, Said
+from agent.page.facts import Said
 from agent.page.html import document, moment, span, tag
 from agent.page.verdict import CURRENT_S, STARTING_S, Level, verdict_of
 from contracts.model import NANO
-
-VOID = {"meta", "link"}
-
-
-class Reader(HTMLParser):
-    """What a browser sees: the elements that were opened, and the text as people read it."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self._text: list[str] = []
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self._open == []
-        self.text = re.sub(r"\s+", " ", " ".join(self._text))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self._text.append(data)
-
-
-def shown(facts: PageFacts) -> str:
-    return Reader(page(facts)).text
 
 
 def test_an_owner_reads_first_what_matters_most() -> None:
@@ -201,6 +171,10 @@ def test_not_ready_is_bad_once_the_start_is_over(uptime_s: int, level: Level) ->
         ({"chain": chain(epoch_end_s=NOW_S - 61)}, "Epoch 43 runs; it ended 61 s ago"),
         ({"close": None}, "No epoch is closing."),
         ({"close": close(total_weight=0)}, "No epoch is closing."),
+        ({"close": None}, "Epoch 43 runs; it ends in 5 h 33 min ; 75 % of its time is over."),
+        ({"close": None}, "75 % of the time of epoch 43 is over"),
+        ({"close": None}, "Close of epoch 41 7 of 7 attested (100 %), 5 needed Settled last epoch 41, 16 h 38 min ago"),
+        ({"close": None, "chain": chain(epoch_end_s=NOW_S - 61)}, "100 % of the time of epoch 43 is over"),
         (
             {"close": close(attested_weight=7, certified=True, unattested=[])},
             "7 of 7 attested (100 %), 5 needed: certified",
@@ -235,7 +209,7 @@ def test_not_ready_is_bad_once_the_start_is_over(uptime_s: int, level: Level) ->
             {"sources": [source(instance=1, notes=["restarted"])]},
             "engine-1 vllm read 3 s ago note: restarted",
         ),
-        ({"sources": [source(gauges={f"g{i:03}": i for i in range(60)})]}, "and 20 more: gpupool status --json"),
+        ({"sources": [source(gauges={f"g{i:03}": i for i in range(60)})]}, "and 20 more: sudo gpupool status --json"),
         ({"sources": [gpus(1)]}, "0e00a04c 93 % 71 of 80 GiB 61 °C 512 W"),
         ({"sources": [source(gauges={'gpu_busy_percent{uuid="GPU-a"}': 7})]}, "a 7 % – – –"),
         ({"not_dialled": {"p2p.peers[0].node_key": "abc is not registered"}}, "warning: abc is not registered"),
@@ -244,6 +218,41 @@ def test_not_ready_is_bad_once_the_start_is_over(uptime_s: int, level: Level) ->
 )
 def test_each_section_shows_its_state(sections: dict[str, Any], text: str) -> None:
     assert text in shown(page_facts(status=status(**sections)))
+
+
+@pytest.mark.parametrize(
+    ("config", "lead", "option", "unit"),
+    [
+        ("/etc/gpupool/agent.toml", "sudo gpupool", "", "gpupool-agent"),
+        (
+            "/etc/gpupool/two/agent.toml",
+            "sudo gpupool",
+            " --config /etc/gpupool/two/agent.toml",
+            "gpupool-agent@two",
+        ),
+        ("/srv/a.toml", "gpupool", " --config /srv/a.toml", None),
+    ],
+)
+def test_every_command_on_the_page_is_of_the_agent_that_shows_it(
+    config: str, lead: str, option: str, unit: str | None
+) -> None:
+    facts = page_facts(
+        config=Path(config),
+        trouble="not registered: gpupool pool register",
+        diagnosis=diagnosis(earns=None, findings=()),
+        status=status(
+            entry=entry(not_earning="too little; gpupool pool stake add"),
+            sources=[source(gauges={f"g{i:03}": i for i in range(60)})],
+            reconciliation={"alarm": "look at it (gpupool work explain)"},
+        ),
+    )
+    read = Reader(page(facts))
+    commands = ("pool register", "pool claim", "pool stake add", "work explain", "earnings", "status", "doctor")
+    for command in commands:
+        assert f"{lead} {command}{option}" in read.text
+    named = re.findall(r"gpupool (?:pool|work|earnings|status|doctor)\b", read.text)
+    assert len(named) == len(commands), "there is no other one"
+    assert read.tags[0][1].get("data-unit") == unit
 
 
 def test_the_page_stays_small_whatever_the_pool_is_like() -> None:

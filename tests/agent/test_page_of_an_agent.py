@@ -10,7 +10,6 @@ import trio
 from agent_on_disk import agent_on_disk
 
 from agent.client import url_of
-from agent.config import load_config
 from agent.daemon import Agent
 
 pytestmark = pytest.mark.slow
@@ -30,11 +29,7 @@ async def page_with(client: httpx.AsyncClient, text: str) -> str:
 
 
 async def test_a_lonely_agent_says_what_is_wrong(tmp_path: Path) -> None:
-    drafted = agent_on_disk(tmp_path)
-    drafted.path.write_text(
-        drafted.path.read_text() + "\n[meter]\nwindow_s = 30\n"
-    )  # the tests' policy wants short ones
-    config = load_config(drafted.path)
+    config = agent_on_disk(tmp_path)
     agent = Agent(config)
     assert agent.attesting.on_begun == agent.measuring.part, "the meter hears of evidence"
     async with trio.open_nursery() as nursery:

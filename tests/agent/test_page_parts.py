@@ -22,6 +22,7 @@ from agent.errors import OperationError
 from agent.page import looking
 from agent.page.diagnosing import IDLE_S, INTERVAL_S, LINE_BYTES_MAX, ROUND_S, Diagnosing, start_child
 from agent.page.diagnosing_child import answer
+from agent.page.facts import LastClose
 from agent.page.hearing import Hearing
 from agent.page.looking import FRESH_S, LEDGER_RETRY_S, Page, _shown
 from agent.page.neighbourhood import _lines
@@ -335,6 +336,19 @@ async def test_however_many_ask_the_page_is_made_once_in_a_moment(
         for _ in range(50):
             nursery.start_soon(page.html)
     assert made == ["page"] * 3
+
+
+def test_how_far_a_close_came_is_kept_until_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    page, progress = page_of(monkeypatch, [], []), {"epoch": 3, "attested_weight": 0, "total_weight": 7}
+    closing: list[Any] = []
+    page._agent.node = SimpleNamespace(machine=SimpleNamespace(progress=closing.pop))
+    for change in ({"attested_weight": 2}, {"attested_weight": 5}, None, {"epoch": 4, "total_weight": 0}):
+        closing.append(None if change is None else SimpleNamespace(**{**progress, **change}))
+        page.look()
+    assert page._last_close == LastClose(epoch=3, attested_weight=5, total_weight=7)
+    closing.append(SimpleNamespace(**{**progress, "epoch": 4}))
+    page.look()
+    assert page._last_close == LastClose(epoch=4, attested_weight=0, total_weight=7)
 
 
 def test_an_operator_that_is_connected_and_said_no_version_is_not_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:

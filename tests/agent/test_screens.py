@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pool_fixture import operator_set, participant
 
 from agent.errors import OperationError
 from agent.screens import aligned, operators_text, operators_value, status_text, ton, ton_exact
+from agent.verbs import DEFAULT_CONFIG
 from contracts.model import NANO
 
 POOL: dict[str, Any] = {
@@ -100,7 +102,7 @@ CLOSE = {
 
 
 def test_a_healthy_agent() -> None:
-    assert status_text(STATUS).splitlines() == [
+    assert status_text(STATUS, DEFAULT_CONFIG).splitlines() == [
         "agent     0.1.0, up 60 s, node abababababababab",
         "chain     block 7, 2 s old; epoch 3",
         "peers     1 of 2 operators, 0 of 1 participants connected; operators' weight in reach: 3 of 4",
@@ -220,7 +222,23 @@ OWN = {
     ],
 )
 def test_what_is_to_be_known_shows(part: str, value: object, line: str) -> None:
-    assert line in status_text({**STATUS, part: value})
+    assert line in status_text({**STATUS, part: value}, DEFAULT_CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "command"),
+    [
+        ({"own": OWN, "claimable_nanoton": NANO}, "to be claimed: ", "pool claim"),
+        ({"entry": None}, "earns nothing: ", "pool register"),
+        ({"entry": {**ENTRY, "not_earning": "too little; gpupool pool stake add"}}, "too little; ", "pool stake add"),
+        ({"reconciliation": {"alarm": "look at it (gpupool work explain)"}}, "look at it (", "work explain"),
+    ],
+)
+def test_commands_are_those_of_the_agent_that_was_asked(part: dict[str, Any], value: str, command: str) -> None:
+    two = status_text({**STATUS, **part}, Path("/etc/gpupool/two/agent.toml"))
+    assert f"{value}sudo gpupool {command} --config /etc/gpupool/two/agent.toml" in two
+    other = status_text({**STATUS, **part}, Path("/srv/a.toml"))
+    assert f"{value}gpupool {command} --config /srv/a.toml" in other
 
 
 RESTART = (
@@ -230,8 +248,9 @@ RESTART = (
 
 def test_an_agent_of_the_version_before_is_shown_as_far_as_it_tells() -> None:
     since_then = {"sources", "own", "reconciliation", "claimable_nanoton"}
-    lines = status_text({key: value for key, value in STATUS.items() if key not in since_then}).splitlines()
-    whole = status_text(STATUS).splitlines()
+    of_before = {key: value for key, value in STATUS.items() if key not in since_then}
+    lines = status_text(of_before, DEFAULT_CONFIG).splitlines()
+    whole = status_text(STATUS, DEFAULT_CONFIG).splitlines()
     assert lines.pop(1) == RESTART.format("source, own part, books")
     assert lines == [line for line in whole if not line.startswith("source")]
 
@@ -248,7 +267,7 @@ def test_an_agent_of_the_version_before_is_shown_as_far_as_it_tells() -> None:
     ],
 )
 def test_a_part_of_another_form_is_named_and_the_rest_shown(part: str, value: object, name: str) -> None:
-    lines = status_text({**STATUS, part: value}).splitlines()
+    lines = status_text({**STATUS, part: value}, DEFAULT_CONFIG).splitlines()
     assert lines[1] == RESTART.format(name)
     assert lines[-1].startswith("entry" if "entry" not in name else "source")
 
@@ -256,7 +275,7 @@ def test_a_part_of_another_form_is_named_and_the_rest_shown(part: str, value: ob
 @pytest.mark.parametrize("tree", [{"node_key": 1}, {}, {**STATUS, "version": None}, {**STATUS, "uptime_s": 10**30}])
 def test_what_is_no_agent_is_an_error(tree: dict[str, Any]) -> None:
     with pytest.raises(OperationError, match=r"what answers is not an agent \(.*\); see web.port"):
-        status_text(tree)
+        status_text(tree, DEFAULT_CONFIG)
 
 
 def places(tree: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
@@ -284,7 +303,7 @@ anything = st.recursive(
 @given(st.sampled_from(places(FULL)[1:]), anything)
 def test_nothing_that_answers_breaks_the_screen(path: tuple[object, ...], value: object) -> None:
     try:
-        text = status_text(changed(FULL, path, value))
+        text = status_text(changed(FULL, path, value), DEFAULT_CONFIG)
     except OperationError:
         assert path[0] in ("version", "uptime_s", "node_key")
     else:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from browser import Browser, browser, require_browser
-from page_facts import broken, diagnosis, gpus, neighbours, page_facts, source, status
+from doctor_facts import NOW_S
+from page_facts import broken, chain, diagnosis, gpus, neighbours, page_facts, source, status
 from page_server import PageServer, page_server
 
 from agent.page.facts import PageFacts
@@ -47,13 +48,26 @@ def large() -> PageFacts:
     )
 
 
-STATES = {"healthy": page_facts, "broken": broken, "young": young, "large": large}
+def between() -> PageFacts:
+    """No epoch closes: that of most of the time."""
+    return page_facts(status=status(close=None))
+
+
+STATES = {"healthy": page_facts, "broken": broken, "young": young, "large": large, "between": between}
 
 
 @pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
+def one_window() -> Iterator[Browser]:
     with browser() as window:
         yield window
+
+
+@pytest.fixture
+def window(one_window: Browser) -> Iterator[Browser]:
+    """The page is left at the end: it would go on asking a listener that is gone, and say so to the next test."""
+    yield one_window
+    one_window.open("about:blank")
+    one_window.complaints()
 
 
 @pytest.fixture
@@ -72,6 +86,39 @@ def test_everybody_can_read_it(window: Browser, server: PageServer, state: str, 
         for details in window.driver.find_elements("css selector", "details:not([open]) > summary"):
             details.click()
         assert window.ask(CHECKS) == []
+    assert window.complaints() == []
+
+
+@pytest.mark.parametrize("state", ["healthy", "large"])
+def test_a_short_value_stays_in_one_line(window: Browser, server: PageServer, state: str) -> None:
+    server.facts = STATES[state]()
+    window.open(server.url)
+    lines = (
+        "const range = document.createRange();"
+        "return [...document.querySelectorAll(arguments[0])]"
+        ".map(e => (range.selectNodeContents(e), range.getClientRects().length))"
+    )
+    for width in (1280, 1000, 900, 600, 320):
+        window.size(width)
+        assert window.ask(lines, "#peers > .facts dd") == [1, 1, 1], width
+    window.size(1280)
+    assert window.ask(lines, "#peers > .facts dt") == [1, 1, 1], "nor is its name broken where there is room"
+
+
+def test_the_bar_follows_the_epoch(window: Browser, server: PageServer) -> None:
+    server.facts = page_facts(status=status(close=None))
+    window.open(server.url)
+    assert "75 % of its time is over" in window.text("#close")
+    width = "return document.querySelector('#close .fill').getAttribute('width')"
+    assert window.ask(width) == "75.00"
+    server.facts = page_facts(status=status(close=None, chain=chain(epoch_end_s=NOW_S + 60_000)))
+    window.until(lambda: window.ask(width) == "50.00")
+    server.facts = page_facts()
+    window.until(lambda: window.ask("return document.querySelector('#close .mark') !== null"))
+    assert window.ask("return document.querySelector('#close .bar > title').textContent").startswith("4 of 7 attested")
+    server.facts = page_facts(status=status(close=None))
+    window.until(lambda: window.ask("return document.querySelector('#close .mark') === null"))
+    assert window.ask(CHECKS) == []
     assert window.complaints() == []
 
 
@@ -119,11 +166,13 @@ def test_it_stays_up_to_date_and_leaves_the_reader_alone(window: Browser, server
 
 
 def test_an_agent_that_stops_answering_is_said_to_and_its_facts_stay(window: Browser, server: PageServer) -> None:
+    server.facts = page_facts(config=Path("/etc/gpupool/two/agent.toml"))
     window.open(server.url)
     before = window.ask("return getComputedStyle(document.querySelector('.big')).color")
     server.stop()
     window.until(lambda: window.ask("return !document.getElementById('away').hidden"))
     assert "The agent stopped answering at" in window.text("[role=status]")
+    assert "Is it running? systemctl status gpupool-agent@two" in window.text("[role=status]")
     assert "18.402 TON" in window.text("#earnings"), "facts are greyed, not wiped"
     assert window.ask("return getComputedStyle(document.querySelector('.big')).color") != before
     assert window.driver.title.startswith("No answer – You earn")
@@ -201,11 +250,11 @@ def test_the_browser_runs_nothing_that_is_not_a_file_of_the_listener(window: Bro
     assert window.ask("return window.ran") is None
 
 
-@pytest.mark.parametrize("state", ["healthy", "broken"])
+@pytest.mark.parametrize("state", ["healthy", "broken", "between"])
 def test_pictures_for_whoever_looks(window: Browser, server: PageServer, state: str, tmp_path: Path) -> None:
     """They are left in pytest's folder: look at them after a change of the design."""
     server.facts = STATES[state]()
-    for width in (1280, 360):
+    for width in (1280, 360, 320):
         for is_dark in (False, True):
             window.open(server.url, width=width, is_dark=is_dark)
             path = tmp_path / f"{state}-{width}-{'dark' if is_dark else 'light'}.png"

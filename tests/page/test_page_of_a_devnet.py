@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +73,9 @@ def test_from_the_first_second_to_the_last(devnet: subprocess.Popen[bytes], tmp_
         assert "Operators connected\n3 of 3" in window.text("#peers")
         rows = len(window.driver.find_elements("css selector", "#epochs tbody tr"))
         window.until(lambda: len(window.driver.find_elements("css selector", "#epochs tbody tr")) > rows)
-        window.until(lambda: "attested" in window.text("#close"))
+        window.until(lambda: " closes: " in window.text("#close"))
+        window.until(lambda: "of its time is over" in window.text("#close"))
+        assert re.search(r"Close of epoch \d+\n\d+ of \d+ attested \(\d+ %\), \d+ needed", window.text("#close"))
         for width in (1280, 360):
             window.size(width)
             assert window.ask(CHECKS) == []

@@ -281,3 +281,15 @@ def of_entry(**changes: Any) -> Facts:
 def heard(facts: Facts) -> list[Finding]:
     """What a user hears of unasked."""
     return [each for each in diagnose(facts) if not each.is_fine]
+
+
+PASSED_BY = {
+    "web-port-taken",
+    "uplink-down",
+    "receipts-port-taken",
+    "p2p-port-taken",
+    "worker-unset",
+    "worker-refused",
+    "worker-unpaid",
+}
+"""While an agent runs that measures an engine, in a pool that counts by no worker contract."""

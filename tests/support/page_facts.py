@@ -8,7 +8,8 @@ from typing import Any
 from doctor_facts import NOW_S, VERSION
 
 from agent.earnings.report import EpochEarnings
-from agent.page.facts import Diagnosis, Neighbours, PageFacts, Peer, Said
+from agent.page.facts import Diagnosis, LastClose, Neighbours, PageFacts, Peer, Said
+from agent.verbs import DEFAULT_CONFIG
 from contracts.model import NANO
 
 OPERATORS, PARTICIPANTS = 7, 3
@@ -22,10 +23,12 @@ def page_facts(**changes: Any) -> PageFacts:
     """Seven operators, this node among them, and three participants; epoch 42 closes."""
     values: dict[str, Any] = {
         "now_s": NOW_S,
+        "config": DEFAULT_CONFIG,
         "status": status(),
         "trouble": None,
         "diagnosis": diagnosis(),
         "silence": None,
+        "last_close": LastClose(epoch=41, attested_weight=7, total_weight=7),
         "epochs": tuple(epoch(i) for i in range(32, 42)),
         "no_epochs": None,
         "neighbours": neighbours(),
@@ -53,6 +56,7 @@ def status(**sections: Any) -> dict[str, Any]:
         "not_dialled": {},
         "reach": {"weight": 7, "total_weight": 7},
         "close": close(),
+        "settled": {"epoch": 41, "root": "cd" * 32, "settled_s": NOW_S - 59_900},
         **sections,
     }
 
@@ -61,6 +65,7 @@ def chain(**changes: Any) -> dict[str, Any]:
     value = {"error": None, "clock": None, "seqno": 48_210_771, "age_s": 4, "epoch": 43, "open_epochs": [42]}
     return {
         **value,
+        "epoch_start_s": NOW_S - 60_000,
         "epoch_end_s": NOW_S + 20_000,
         "participants": 10,
         "wallet_nanoton": 6 * NANO + 120_000_000,
@@ -122,7 +127,10 @@ def diagnosis(**changes: Any) -> Diagnosis:
         "verdict": "you earn: epoch 41 credited 1,204,551 tokens, a share of 12.3 %",
         "findings": (
             Said(
-                severity="note", code="unclaimed", cause="18.402113905 TON wait to be claimed", fix="gpupool pool claim"
+                severity="note",
+                code="unclaimed",
+                cause="18.402113905 TON wait to be claimed",
+                fix="sudo gpupool pool claim",
             ),
         ),
         "fine": 71,
@@ -139,7 +147,12 @@ def broken() -> PageFacts:
         Said(
             severity="warning", code="peers-away", cause="1 operator is away: 4a2f91c0", fix="nothing, if it comes back"
         ),
-        Said(severity="note", code="unclaimed", cause="18.402113905 TON wait to be claimed", fix="gpupool pool claim"),
+        Said(
+            severity="note",
+            code="unclaimed",
+            cause="18.402113905 TON wait to be claimed",
+            fix="sudo gpupool pool claim",
+        ),
     )
     return page_facts(
         status=status(

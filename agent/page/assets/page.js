@@ -41,7 +41,7 @@
     document.title = `No answer – ${document.title}`;
     const away = document.getElementById("away");
     away.textContent = `The agent stopped answering at ${new Date(heard).toLocaleTimeString()}. ` +
-      "What stands here is what it said last. Is it running? systemctl status gpupool-agent";
+      `What stands here is what it said last. Is it running?${root.dataset.unit ? ` systemctl status ${root.dataset.unit}` : ""}`;
     away.hidden = false;
   }
 
