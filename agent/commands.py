@@ -28,7 +28,7 @@ _FRESH_WARNING = (
     "nothing was done. A fresh journal knows nothing that this node key signed: the agent first learns it from "
     "operators of more than two thirds of the weight, and waits until they answer. A record that none of them holds "
     "would be signed a second time: then the log is forked, the key is dead, and its uncounted work is lost. "
-    "`gpupool db import` of an export is better; a new wallet and node key are safe. Add --yes to do it"
+    "`gpupool db import` of an export is better; a new node key (`gpupool keys rotate`) is safe. Add --yes to do it"
 )
 
 # The agent.
@@ -166,6 +166,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the agent in the foreground, as systemd does."""
     from agent.daemon import run_agent
     from agent.log import setup_logging
+    from agent.versions import first_of
 
     config = load_config(options.config)
     if options.fresh:
@@ -181,8 +182,9 @@ def run(options: argparse.Namespace) -> int:
     setup_logging(config.log.level)
     try:
         run_agent(config)
-    except ConfigError as error:
-        # What is checked against the policy knows its key, but not which file it stands in.
+    except* ConfigError as group:  # by itself, or out of a task of the agent's
+        error = first_of(group)
+        # What is checked where it is used knows its key, but not which file it stands in.
         if str(config.path) in str(error):
             raise
         raise ConfigError(f"{config.path}: {error}") from error
@@ -196,10 +198,12 @@ def _is_anothers(data_dir: Path) -> bool:
 
 def config_check(options: argparse.Namespace) -> int:
     """Read settings and policy documents as `run` does, and say what they name."""
-    from agent.policies import load_policies
+    from agent.policies import load_policies, require_window
 
     config = load_config(options.file)
-    policies = [policy.hash.hex() for policy in load_policies(config)]
+    held = load_policies(config)
+    require_window(config, held)
+    policies = [policy.hash.hex() for policy in held]
     value = {
         "file": str(config.path),
         "pool": str(config.pool.contract),
@@ -227,7 +231,7 @@ def status(options: argparse.Namespace) -> int:
     from agent.screens import status_text
 
     value = ask_status(load_config(options.config))
-    return answer(options, value, status_text(value))
+    return answer(options, value, status_text(value, options.config))
 
 
 def devnet(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent.errors import DENIED, ConfigError
+from agent.listening import listen_address
 from agent.tables import (
     NETWORKS,
     AttestationTable,
@@ -44,6 +45,7 @@ from agent.toml_errors import explained, not_toml
 from contracts.errors import InvalidValueError
 from gossip.addresses import ADDRESSES_MAX, TcpAddress, parse_tcp_address, require_dialable, require_leads_to
 from gossip.errors import InvalidMessageError
+from gossip.policy import WINDOW_S_MAX
 
 SOURCES_MAX = 8
 """Of one kind on one host: two kinds and the GPUs' driver are `gossip.records.READINGS_MAX`."""
@@ -211,6 +213,9 @@ def _require_ranges(path: Path, file: _File) -> None:
     _require_provider(path, file)
     _require_p2p(path, file.p2p, file.pool.global_id)
     require(0 <= file.web.port < 65536, "web.port", "a port, 0 to 65535 (0: any free one)")
+    listen_address(f"{path}: web.", file.web.host, file.web.allowed_hosts)
+    if file.receipts is not None:
+        listen_address(f"{path}: receipts.", file.receipts.host, file.receipts.allowed_hosts)
     _require_sources(require, file)
     positive = {
         "chain.poll_interval_s": file.chain.poll_interval_s,
@@ -219,10 +224,12 @@ def _require_ranges(path: Path, file: _File) -> None:
         "p2p.close_interval_s": file.p2p.close_interval_s,
         "p2p.address_interval_s": file.p2p.address_interval_s,
         "meter.sample_interval_s": file.meter.sample_interval_s,
-        "meter.window_s": file.meter.window_s,
     }
     for key, value in positive.items():
         require(0.1 <= value <= 86_400, key, "0.1 to 86400 seconds")
+    # What this pool's policy allows is known where that is read (`agent.policies`).
+    fits = 1 <= file.meter.window_s <= WINDOW_S_MAX // 2
+    require(fits, "meter.window_s", "1 to half of the policy's work.window_max_s, in seconds")
 
 
 def _require_sources(require: Require, file: _File) -> None:
@@ -233,7 +240,7 @@ def _require_sources(require: Require, file: _File) -> None:
     if file.engine is not None:
         urls = file.engine.urls
         require(0 < len(urls) <= SOURCES_MAX, "engine.url", f"1 to {SOURCES_MAX} URLs")
-        require(all(map(_is_http_url, urls)), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
+        require(all(map(is_http_url, urls)), "engine.url", "a URL like http://127.0.0.1:8000/metrics")
         require(len(set(urls)) == len(urls), "engine.url", "no engine twice: it would be counted twice")
     if file.cocoon is not None:
         workers, urls = file.cocoon.workers, file.cocoon.urls
@@ -241,7 +248,7 @@ def _require_sources(require: Require, file: _File) -> None:
         require(len(set(workers)) == len(workers), "cocoon.workers", "no worker twice: it would be counted twice")
         require(all(0 <= number <= 255 for number in workers), "cocoon.workers", "numbers from 0 to 255")
         require(len(urls) in (0, len(workers)), "cocoon.urls", "one for each of cocoon.workers, or none")
-        require(all(map(_is_http_url, urls)), "cocoon.urls", "URLs like http://127.0.0.1:12000")
+        require(all(map(is_http_url, urls)), "cocoon.urls", "URLs like http://127.0.0.1:12000")
     if file.receipts is not None:
         require(0 <= file.receipts.port < 65536, "receipts.port", "a port, 0 to 65535 (0: any free one)")
         require(file.receipts.port == 0 or file.receipts.port != file.web.port, "receipts.port", "not web.port")
@@ -282,7 +289,7 @@ def _require_provider(path: Path, file: _File) -> None:
     if table.software_root_file is not None and file.pool.global_id in NETWORKS.values():
         require(False, "attestation.software_root_file", "nothing on a public network: only Intel's root counts there")
     if table.pccs_url is not None:
-        is_https = table.pccs_url.startswith("https://") and _is_http_url(table.pccs_url)
+        is_https = table.pccs_url.startswith("https://") and is_http_url(table.pccs_url)
         require(is_https, "attestation.pccs_url", "a URL like https://pccs.example:8081")
     require(table.pccs_ca_file is None or table.pccs_url is not None, "attestation.pccs_ca_file", "pccs_url besides")
 
@@ -361,7 +368,8 @@ def is_host_port(text: str) -> bool:
         return False
 
 
-def _is_http_url(text: str) -> bool:
+def is_http_url(text: str) -> bool:
+    """Whether an engine, or a service, can be asked there."""
     try:
         url = urlsplit(text)
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0

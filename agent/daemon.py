@@ -19,14 +19,14 @@ import signal
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from agent.attesting import Attesting
 from agent.bookkeeping import Bookkeeping
 from agent.config import Config
-from agent.errors import JournalError, PoolMismatchError, PortInUseError
+from agent.errors import AddressAwayError, ConfigError, JournalError, PoolMismatchError, PortInUseError
 from agent.gossiping import Gossiping, join_pool
 from agent.health import START_CHECKS_S, Health
 from agent.identity import load_key
@@ -38,8 +38,9 @@ from agent.metrics.following import follow_agent
 from agent.metrics.registry import Metrics
 from agent.notify import Notifier
 from agent.page.looking import Page
-from agent.policies import load_policies, needed_policies
+from agent.policies import load_policies, needed_policies, require_window
 from agent.providers import open_providers, pool_root
+from agent.pruning import keep_pruned
 from agent.pulse import Pulse
 from agent.receipts import Receipts, receipts_app
 from agent.registries import Registries
@@ -63,6 +64,10 @@ from gossip.errors import KeyInUseError
 from gossip.node import Node, open_node
 from gossip.records import PoolId
 from gossip.settlement import Settlement
+
+if TYPE_CHECKING:
+    # The stubs of trio-typing, which libp2p brings, hide trio's own types from the type checker.
+    from trio_typing import TaskStatus
 
 VERSION = metadata.version("gpupool-agent")
 HOUSEKEEPING_S = 2.0
@@ -106,6 +111,7 @@ class Agent:
         self.notifier = Notifier.from_environment()
         self.notifier.starting("checking settings, keys and journal", START_CHECKS_S)
         self.policies = load_policies(config)
+        require_window(config, self.policies)
         self.key = load_key(config.resolve(config.identity.node_key_file))
         self.wallet_key = load_key(config.resolve(config.wallet.key_file))
         self.pool = PoolId(config.pool.global_id, config.pool.contract.account)
@@ -159,12 +165,7 @@ class Agent:
         """Run until SIGTERM or SIGINT."""
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, nursery.cancel_scope, self.notifier)
-            address = await nursery.start(
-                serve_web,
-                self._web_config(),
-                self.metrics.registry,
-                self._probes(),
-            )
+            address = await nursery.start(self._serve_web)
             log.info("agent %s of node %s listens on http://%s:%d", VERSION, self.key.public.hex(), *address)
             nursery.start_soon(self.health.report, self.notifier)
             nursery.start_soon(follow_agent, self)
@@ -213,6 +214,7 @@ class Agent:
             nursery.start_soon(self._keep_house, node)
             await self._learn_own_log(gossiping, operators)
             log.info("taking part from record %d on", node.logs[self.key.public].head.seq + 1)
+            nursery.start_soon(keep_pruned, node, self.journal)
             nursery.start_soon(attesting.renew, node, chain)
             await attesting.proven.wait()
             nursery.start_soon(self.measuring.append_windows, node, attesting.covering, self._block_time_s)
@@ -311,16 +313,19 @@ class Agent:
         table, own = self.config.receipts, node.logs[self.key.public]
         self.receipts.recorded_s = lambda: own.work_end_s(own.head)
         await self.receipts.settled(node.machine.base.reading(self.key.public))
-        is_said = False
+        said = ""
         while table is not None:
+            place = WebConfig(host=table.host, port=table.port, allowed_hosts=table.allowed_hosts)
             try:
                 self.receipts_error = None
-                await serve_local(receipts_app(self.receipts), WebConfig(host=table.host, port=table.port))
-            except PortInUseError as error:
-                # All else earns without receipts: it is in the log, and in what readiness says.
-                if not is_said:
-                    log.error("no receipts are taken: receipts.port: %s", error)
-                is_said, self.receipts_error = True, str(error)
+                await serve_local(receipts_app(self.receipts), place)
+            except (PortInUseError, AddressAwayError, ConfigError) as error:
+                # All else earns without receipts: it is in the log, and in what readiness says. An address that is not
+                # here now may come, as a tunnel's does.
+                named = f"receipts.port: {error}" if isinstance(error, PortInUseError) else f"receipts.{error}"
+                if named != said:
+                    log.error("no receipts are taken: %s", named)
+                said = self.receipts_error = named
                 await trio.sleep(RECEIPTS_RETRY_S)
 
     def status(self) -> dict[str, Any]:
@@ -348,9 +353,16 @@ class Agent:
             checkpoint=self.journal.find_checkpoint,
         )
 
-    def _web_config(self) -> WebConfig:
+    async def _serve_web(self, *, task_status: TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer questions until cancelled. Raises as `serve_web` does, with the key in the settings."""
         table = self.config.web
-        return WebConfig(host=table.host, port=table.port, allowed_hosts=table.allowed_hosts)
+        place = WebConfig(host=table.host, port=table.port, allowed_hosts=table.allowed_hosts)
+        try:
+            await serve_web(place, self.metrics.registry, self._probes(), task_status=task_status)
+        except AddressAwayError as error:
+            raise AddressAwayError(f"{self.config.path}: web.{error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"web.{error}") from error
 
 
 async def _stop_on_signal(scope: trio.CancelScope, notifier: Notifier) -> None:

@@ -32,6 +32,10 @@ class PortInUseError(AgentError):
     """Another process holds the address to listen on: stop it, or configure another port."""
 
 
+class AddressAwayError(AgentError):
+    """The address to listen on is none of this host now: try again, as a tunnel's comes late, or configure another."""
+
+
 class JournalError(AgentError):
     """The journal is missing, damaged, in use or cannot be written: the agent stops; the message says what to do."""
 

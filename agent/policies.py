@@ -19,6 +19,7 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.errors import ConfigError
+from agent.meter.work import WindowLimits
 from contracts.model import PoolState, RewardsState
 from gossip.errors import InvalidPolicyError
 from gossip.policy import PoolPolicy, Timing, parse_policy
@@ -98,6 +99,18 @@ def load_policies(config: Config) -> Policies:
     if table.next_policy_file is None:
         return Policies(first)
     return Policies(first, _read(config.resolve(table.next_policy_file), "pool.next_policy_file"))
+
+
+def require_window(config: Config, policies: Policies) -> None:
+    """Check `meter.window_s`, which only the policy documents bound (rule 3).
+
+    Raises:
+        ConfigError: it is longer than half of the longest window that counts; the message names file and key.
+    """
+    try:
+        WindowLimits(window_s=config.meter.window_s, window_max_s=policies.window_max_s)
+    except ConfigError as error:
+        raise ConfigError(f"{config.path}: {error}") from error
 
 
 def _read(path: Path, key: str) -> PoolPolicy:

@@ -178,7 +178,10 @@ class ReceiptsTable(Table, frozen=True):
     port: int
     """0 to 65535, another one than `web.port`; 0: any free one."""
     host: str = "127.0.0.1"
-    """An address of this host to listen on."""
+    """An IP address of this host to listen on; another one than loopback needs `allowed_hosts`."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names or addresses, without port, by which gateways reach it (the Host header), beside loopback's; others are
+    refused, against DNS rebinding."""
 
 
 class AttestationTable(Table, frozen=True):
@@ -211,11 +214,12 @@ class WebTable(Table, frozen=True):
     """Where status, metrics and the status page are served, over HTTP without a password: leave it on loopback."""
 
     host: str = "127.0.0.1"
-    """An address of this host to listen on; another one than loopback needs `allowed_hosts`."""
+    """An IP address of this host to listen on; another one than loopback needs `allowed_hosts`."""
     port: int = 9464
     """0 to 65535; 0: any free one, which no command finds."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further names by which it may be asked (the Host header); others are refused, against DNS rebinding."""
+    """Further names or addresses, without port, by which it may be asked (the Host header); others are refused, against
+    DNS rebinding."""
 
 
 class LogTable(Table, frozen=True):

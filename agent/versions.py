@@ -12,11 +12,10 @@ import secrets
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.journal import Journal
 from gossip.acquaintances import Acquaintances, Rift, Run, Terms
-from gossip.errors import KeyInUseError
 from gossip.greeting import rival_text
 from gossip.hello import AGENT_LENGTH_MAX, INSTANCE_ID_BYTES, PROTOCOLS, TALLIES
 from gossip.roster import Roster
@@ -27,6 +26,8 @@ OTHER_AGENTS = "other"
 _VERSION = re.compile(r"[a-z][a-z-]{0,23}/[0-9]{1,4}(\.[0-9]{1,4}){0,3}((a|b|rc|\.dev|\.post)[0-9]{1,4})?")
 """An agent's name and its version, of the forms of PEP 440 that releases have."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+E = TypeVar("E", bound=Exception)
 
 
 def begin_run(journal: Journal, file: Path, version: str, started_s: int) -> Run:
@@ -49,7 +50,7 @@ def place_of(file: Path) -> bytes:
     return sha256(b"%s %d %d" % (boot, found.st_dev, found.st_ino)).digest()[:16]
 
 
-def first_of(group: BaseExceptionGroup[KeyInUseError]) -> KeyInUseError:
+def first_of(group: BaseExceptionGroup[E]) -> E:
     """One of the errors in a group."""
     (first, *_) = group.exceptions
     return first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -3,7 +3,7 @@
 Decides who may ask: nobody but this host, unless the operator says otherwise, and no page in its browser.
 Requests are untrusted.
 
-1. The listener binds to a loopback address; another one needs `allowed_hosts`, so that it is never an accident.
+1. The listener binds to a loopback address; another one needs `allowed_hosts` (`agent.listening`).
 2. A request whose Host header names another host is refused: a web page that rebinds its own name to
    127.0.0.1 must not read this listener.
 3. The pages here take GET and HEAD only, and change no state. Receipts come in at a listener of their own, to which the
@@ -21,7 +21,6 @@ Source: Fetch Metadata Request Headers (W3C); Fetch, "Cross-Origin-Resource-Poli
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -37,8 +36,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent.errors import ConfigError, PortInUseError
+from agent.errors import AddressAwayError, ConfigError, PortInUseError
 from agent.http_serve import serve_app
+from agent.listening import listen_address
 from agent.page.document import CONTENT_SECURITY_POLICY
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ async def serve_web(
 
     Raises:
         PortInUseError: another process listens there.
+        AddressAwayError: the address is none of this host now.
         ConfigError: the address is not this host's, or not loopback without `allowed_hosts`.
     """
     await serve_local(web_app(registry, probes), config, task_status=task_status)
@@ -101,7 +102,7 @@ async def serve_local(
     """Serve an application for this host alone (rules 1 and 2), as `serve_web` does."""
     listener = bind(config)
     host, port = listener.getsockname()[:2]
-    guarded = OnlyFor(app, frozenset({"localhost", "127.0.0.1", "::1", *config.allowed_hosts}))
+    guarded = OnlyFor(app, frozenset({"localhost", "127.0.0.1", "::1", *map(str.lower, config.allowed_hosts)}))
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_app, guarded, listener)
         task_status.started((host, port))
@@ -202,14 +203,10 @@ def bind(config: WebConfig) -> socket.socket:
     """Open the listening socket ourselves, so that a failure is ours to explain.
 
     Raises:
-        PortInUseError, ConfigError: as in `serve_web`.
+        PortInUseError, AddressAwayError, ConfigError: as in `serve_web`; the last two begin with the key, `host` or
+            `port`.
     """
-    try:
-        address = ipaddress.ip_address(config.host)
-    except ValueError:
-        raise ConfigError(f"host: expected an IP address, got {config.host!r:.80}") from None
-    if not address.is_loopback and not config.allowed_hosts:
-        raise ConfigError(f"host: {address} is not loopback; name in allowed_hosts who it is reached as")
+    address = listen_address("", config.host, config.allowed_hosts)
     if not 0 <= config.port < 1 << 16:
         raise ConfigError(f"port: expected 0 to 65535, got {config.port}")
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -222,7 +219,8 @@ def bind(config: WebConfig) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(f"{address} port {config.port} is in use by another process") from error
-        raise ConfigError(f"cannot listen on {address} port {config.port}: {error.strerror}") from error
+        failure = AddressAwayError if error.errno == errno.EADDRNOTAVAIL else ConfigError
+        raise failure(f"host: cannot listen on {address} port {config.port}: {error.strerror}") from error
     listener.setblocking(False)
     return listener
 

@@ -68,7 +68,8 @@ class WindowLimits:
 
     def __post_init__(self) -> None:
         if not 1 <= self.window_s <= self.window_max_s // 2:
-            raise ConfigError(f"meter.window_s: expected 1 to {self.window_max_s // 2}, got {self.window_s}")
+            half = "half of the policy's work.window_max_s"
+            raise ConfigError(f"meter.window_s: expected 1 to {self.window_max_s // 2} ({half}), not {self.window_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

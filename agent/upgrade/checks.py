@@ -1,7 +1,8 @@
 """What stands against going over to the installed version now, and what has to be known.
 
 Decides by facts alone, each check by itself. A check whose facts are unknown says so, and stands against nothing: who
-has no agent running has nothing to lose by a restart. Rules:
+has no agent running has nothing to lose by a restart. Only what this host itself has to start with must be known: its
+settings, with the files that they name, and its journal. Rules:
 
 1. A problem is what the restart would break: the journal, this node's part in the pool, or the pool's quorum.
 2. Operators go over one at a time: the others must be more than two thirds of the weight without this one.
@@ -27,7 +28,7 @@ def assess(facts: Facts) -> list[Finding]:
     """Every finding, in the order in which somebody upgrades."""
     if isinstance(facts.running, Unknown):
         finding = _finding(_NOT_RUNNING, Severity.UNKNOWN, f"what the pool does is not known: {facts.running.reason}")
-        return [finding, *_made(facts, {"journal-schema": check_journal})]
+        return [finding, *_made(facts, OF_THE_HOST)]
     return _made(facts, CHECKS)
 
 
@@ -35,8 +36,13 @@ def not_made(findings: Iterable[Finding]) -> list[str]:
     """The codes of the checks that could not be made, of what `assess` found."""
     unknown = {finding.code for finding in findings if finding.severity is Severity.UNKNOWN}
     if _NOT_RUNNING in unknown:
-        unknown |= CHECKS.keys() - {"journal-schema"}
+        unknown |= CHECKS.keys() - OF_THE_HOST.keys()
     return [code for code in CHECKS if code in unknown]
+
+
+def missing_of_host(findings: Iterable[Finding]) -> Finding | None:
+    """What has to be known before nothing can be said to stand against a restart, and is not; None: all of it is."""
+    return next((each for each in findings if each.severity is Severity.UNKNOWN and each.code in OF_THE_HOST), None)
 
 
 def _made(facts: Facts, checks: Mapping[str, Check]) -> list[Finding]:
@@ -59,6 +65,14 @@ def check_program(facts: Facts) -> Iterable[Finding]:
         yield _finding(
             "version-differs", Severity.NOTE, cause, "restart the agent once nothing below stands against it"
         )
+
+
+def check_settings(facts: Facts) -> Iterable[Finding]:
+    """Can the installed version start with these settings, and with the files that they name?"""
+    if not facts.unusable:
+        yield _finding("settings-unusable", Severity.OK, "the settings, and the files that they name, can be used")
+    for each in facts.unusable:
+        yield _finding("settings-unusable", Severity.PROBLEM, each.cause, each.fix)
 
 
 def check_journal(facts: Facts) -> Iterable[Finding]:
@@ -139,9 +153,11 @@ def check_policies(facts: Facts) -> Iterable[Finding]:
         yield _finding("policy-missing", Severity.WARNING, cause, fix)
 
 
+OF_THE_HOST: dict[str, Check] = {"settings-unusable": check_settings, "journal-schema": check_journal}
+"""What is asked of this host's files alone."""
 CHECKS: dict[str, Check] = {
     "version-differs": check_program,
-    "journal-schema": check_journal,
+    **OF_THE_HOST,
     "key-in-use-elsewhere": check_key,
     "quorum-without": check_quorum,
     "protocol-apart": check_protocol,

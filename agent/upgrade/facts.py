@@ -8,10 +8,11 @@ Source: `agent.status`, which writes what is read here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -19,11 +20,13 @@ import msgspec
 from agent import journal_file, migrations
 from agent.client import ask_status
 from agent.config import Config
-from agent.doctor.facts import Maybe, Unknown
+from agent.doctor.facts import Maybe, SettingsFacts, Unknown
+from agent.doctor.probing_files import open_settings
 from agent.errors import JournalError, OperationError
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 VERSION_LENGTH_MAX = 64
+_KEY_FIX = "mend the file; a lost key comes from its backup alone (gpupool keys restore)"
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +102,14 @@ class RunningFacts:
     policies: Maybe[list[PolicyForm]]
 
 
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A file that keeps an agent from starting: what is wrong with it, and what helps."""
+
+    cause: str
+    fix: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All of it. `codes` are the hashes of the contracts that the installed version works with, by target, as hex."""
@@ -108,12 +119,43 @@ class Facts:
     tallies: tuple[int, ...]
     schema: int
     codes: Mapping[str, str]
+    unusable: tuple[Unusable, ...]
+    """What the installed version refuses to start with."""
     journal: Maybe[JournalFacts]
     running: Maybe[RunningFacts]
     now_s: int
 
 
 _Form = TypeVar("_Form")
+
+
+def look_at_settings(path: Path) -> tuple[Unusable, ...]:
+    """Open all that the settings name, as an agent does when it starts; what it would refuse, in that order.
+
+    A key file that this user may not read, and nobody else's, is no hindrance: systemd hands it to the service
+    (`agent.credentials`).
+    """
+    settings, _ = open_settings(path)
+    return tuple(_refused(settings))
+
+
+def _refused(settings: SettingsFacts) -> Iterator[Unusable]:
+    trials = {
+        "config": (settings.config, "mend what it names"),
+        "policy": (settings.policy, "get the pool's policy document from its operators; the agent's user must read it"),
+        "node_key": (settings.node_key, _KEY_FIX),
+        "wallet_key": (settings.wallet_key, _KEY_FIX),
+        "proof": (settings.proof, "mend [attestation] in the settings"),
+        "servers": (settings.servers, "mend [chain] in the settings"),
+    }
+    for name, (trial, fix) in trials.items():
+        closed = settings.closed_keys.get(name)
+        if trial is None or isinstance(trial, Unknown):
+            continue
+        if closed is not None:
+            yield Unusable(f"{closed}: others can read this key, or its owner cannot", f"chmod 600 {quote(closed)}")
+        elif name not in settings.denied_keys:
+            yield Unusable(trial, fix)
 
 
 def look_at_journal(config: Config) -> Maybe[JournalFacts]:

@@ -12,11 +12,11 @@ VERBS = (
         name="check",
         run="agent.upgrade.verb.check",
         summary="say whether the agent may be restarted with the installed version now",
-        detail="""It compares the installed version with the agent that runs, its journal, the versions of the other
-operators, and what the pool is about to change; it changes nothing. Run it after a package was installed and before
-the agent is restarted, and once more afterwards. docs/upgrading.md has the whole order.
+        detail="""It compares the installed version with the agent that runs, its settings, its journal, the versions
+of other operators, and what the pool is about to change; it changes nothing. Run it after a package was installed and
+before the agent is restarted, and once more afterwards. docs/upgrading.md has the whole order.
 
-Exit codes: 0 nothing stands against it; 1 something does; 2 wrong usage or settings.""",
+Exit codes: 0 nothing stands against it; 1 something does, or the journal cannot be read; 2 wrong usage or settings.""",
         example="--json",
     ),
 )

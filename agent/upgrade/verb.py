@@ -10,9 +10,9 @@ from agent.config import Config, load_config
 from agent.doctor.findings import Severity
 from agent.doctor.screen import findings_text
 from agent.journal_file import SCHEMA_VERSION
-from agent.output import EXIT_FAILED, answer
-from agent.upgrade.checks import CHECKS, assess, not_made
-from agent.upgrade.facts import Facts, ask_running, look_at_journal
+from agent.output import EXIT_FAILED, answer, terminal_columns
+from agent.upgrade.checks import CHECKS, assess, missing_of_host, not_made
+from agent.upgrade.facts import Facts, ask_running, look_at_journal, look_at_settings
 from contracts import layout
 from gossip.hello import PROTOCOLS, TALLIES
 
@@ -26,23 +26,27 @@ def check(options: argparse.Namespace) -> int:
     findings = assess(facts)
     unmade = not_made(findings)
     problems = [each for each in findings if each.severity is Severity.PROBLEM]
-    verdict = (
-        f"do not restart the agent with {facts.installed} now: {problems[0].cause}"
-        if problems
-        else f"nothing stands against restarting the agent with {facts.installed}"
-    )
+    missing = missing_of_host(findings)
+    may_restart = not problems and missing is None
+    if problems:
+        verdict = f"do not restart the agent with {facts.installed} now: {problems[0].cause}"
+    elif missing is not None:
+        verdict = f"it is not known whether the agent may be restarted with {facts.installed}: {missing.cause}"
+    else:
+        verdict = f"nothing stands against restarting the agent with {facts.installed}"
     if unmade:
-        verdict += f"; but {len(unmade)} of {len(CHECKS)} checks were not made"
+        verdict += f"; {'but ' if may_restart else ''}{len(unmade)} of {len(CHECKS)} checks were not made"
     value = {
         "installed": facts.installed,
-        "may_restart": not problems,
+        "may_restart": may_restart,
         "verdict": verdict,
         "first": problems[0].code if problems else None,
         "not_made": unmade,
         "findings": [each.value() for each in findings],
     }
-    answer(options, value, findings_text(findings, verdict, shows_all=True).plain)
-    return EXIT_FAILED if problems else 0
+    text = findings_text(findings, verdict, shows_all=True, width=terminal_columns())
+    answer(options, value, text.plain)
+    return 0 if may_restart else EXIT_FAILED
 
 
 def collect(config: Config) -> Facts:
@@ -53,6 +57,7 @@ def collect(config: Config) -> Facts:
         tallies=TALLIES,
         schema=SCHEMA_VERSION,
         codes={name: layout.code(code).hash.hex() for name, code in CODES.items()},
+        unusable=look_at_settings(config.path),
         journal=look_at_journal(config),
         running=ask_running(config),
         now_s=int(time.time()),

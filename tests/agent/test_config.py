@@ -204,7 +204,20 @@ def test_allowed_values(tmp_path: Path, key: str, value: object) -> None:
         ("p2p.address_interval_s", 0, "p2p.address_interval_s", "0.1 to 86400"),
         ("p2p.close_interval_s", float("nan"), "p2p.close_interval_s", "0.1 to 86400"),
         ("receipts", {"port": 9464}, "receipts.port", "not web.port"),
-        ("meter.window_s", 0, "meter.window_s", "0.1 to 86400"),
+        ("meter.window_s", 0, "meter.window_s", "1 to half of the policy's work.window_max_s"),
+        ("meter.window_s", 43_201, "meter.window_s", "1 to half of the policy's work.window_max_s"),
+        ("web.host", "localhost", "web.host", "an IP address of this host like 127.0.0.1, not 'localhost'"),
+        ("web.host", "", "web.host", "an IP address"),
+        ("web.host", "0.0.0.0", "web.host", "0.0.0.0 is not loopback; allowed_hosts in the same table"),
+        ("web.allowed_hosts", ["gpu7.example:9464"], "web.allowed_hosts", "without port, as gpu7.example"),
+        (
+            "receipts",
+            {"port": 9470, "host": "0.0.0.0"},
+            "receipts.host",
+            "not loopback; allowed_hosts in the same table",
+        ),
+        ("receipts", {"port": 9470, "host": "gpu7"}, "receipts.host", "an IP address"),
+        ("receipts", {"port": 9470, "allowed_hosts": ["http://gpu7"]}, "receipts.allowed_hosts", "without port"),
         ("meter.sample_interval_s", 86_401, "meter.sample_interval_s", "0.1 to 86400"),
     ],
 )
@@ -280,6 +293,22 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 )
 def test_addresses_that_the_transport_can_use(text: str, usable: bool) -> None:
     assert is_tcp_address(text) is usable
+
+
+@pytest.mark.parametrize("table", ["web", "receipts"])
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("127.0.0.2", []),
+        ("::1", []),
+        ("0.0.0.0", ["GPU7.example", "10.0.0.7"]),
+        ("2001:db8::7", ["2001:db8::7"]),
+    ],
+)
+def test_hosts_to_listen_on(tmp_path: Path, table: str, host: str, names: list[str]) -> None:
+    tree = changed(table, {"port": 9470, "host": host, "allowed_hosts": names})
+    found = getattr(load_config(write(tmp_path, tree)), table)
+    assert (found.host, list(found.allowed_hosts)) == (host, names)
 
 
 def test_secrets_have_no_place_in_it(tmp_path: Path) -> None:

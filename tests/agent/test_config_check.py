@@ -10,6 +10,7 @@ from agent_on_disk import agent_on_disk
 
 from agent.cli import main
 from agent.config import Config
+from agent.doctor.probing_files import open_settings
 from agent.policies import load_policies
 
 
@@ -53,3 +54,13 @@ def test_what_cannot(config: Config, capsys: pytest.CaptureFixture[str], old: st
     errors = capsys.readouterr().err
     assert said in errors
     assert errors.count("\n") == 1
+
+
+def test_a_window_that_the_policy_does_not_allow(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    config.path.write_text(config.path.read_text().replace("window_s = 30", "window_s = 31"))
+    assert main(["config", "check", str(config.path)]) == 2
+    said = f"{config.path}: meter.window_s: expected 1 to 30 (half of the policy's work.window_max_s), not 31"
+    assert capsys.readouterr().err == f"gpupool: {said}\n"
+    facts, opened = open_settings(config.path)
+    assert facts.config == said, "the doctor says it, too"
+    assert opened is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,17 @@ import pytest
 from agent_on_disk import agent_on_disk, answering
 
 from agent.cli import main
+from agent.doctor import probing_files
 from agent.doctor.facts import Unknown
 from agent.doctor.findings import Finding, Severity
-from agent.upgrade.checks import CHECKS, assess, not_made
-from agent.upgrade.facts import Facts, JournalFacts, read_running
+from agent.errors import DENIED, KeyDeniedError
+from agent.identity import load_key
+from agent.upgrade import verb
+from agent.upgrade.checks import CHECKS, OF_THE_HOST, assess, missing_of_host, not_made
+from agent.upgrade.facts import Facts, JournalFacts, Unusable, look_at_settings, read_running
 from agent.upgrade.verb import CODES
 from contracts import layout
+from contracts.signing import SigningKey
 
 NOW_S = 1_800_000_000
 OWN, OTHERS = "aa" * 32, ("bb" * 32, "cc" * 32, "dd" * 32)
@@ -55,6 +61,7 @@ def facts(told: dict[str, Any] | None = None, **changes: Any) -> Facts:
         tallies=(1,),
         schema=4,
         codes={"pool": NEW_CODE},
+        unusable=(),
         journal=JOURNAL,
         running=read_running(told or status()),
         now_s=NOW_S,
@@ -71,8 +78,10 @@ def test_checks_that_were_not_made_are_named() -> None:
     silent = status()
     del silent["pool"]
     assert not_made(assess(facts(silent))) == ["contract-upgrade"]
-    assert not_made(assess(facts(running=Unknown("nobody")))) == [code for code in CHECKS if code != "journal-schema"]
-    assert not_made(assess(facts(running=Unknown("nobody"), journal=Unknown("none")))) == list(CHECKS)
+    others = [code for code in CHECKS if code not in OF_THE_HOST]
+    assert not_made(assess(facts(running=Unknown("nobody")))) == others
+    unread = not_made(assess(facts(running=Unknown("nobody"), journal=Unknown("none"))))
+    assert unread == [code for code in CHECKS if code != "settings-unusable"]
 
 
 def test_in_a_pool_of_one_version_nothing_stands_against_it() -> None:
@@ -187,13 +196,43 @@ def test_another_host_with_the_key_and_a_missing_policy_are_told() -> None:
 def test_an_agent_of_another_version_may_tell_less_or_in_another_form() -> None:
     findings = found(facts({"version": "9.9", "node_key": OWN, "reach": [1], "versions": {"operators": -1}}))
     assert findings["version-differs"].severity is Severity.NOTE
-    assert {each.severity for code, each in findings.items() if code not in ("version-differs", "journal-schema")} == {
+    assert {each.severity for code, each in findings.items() if code not in ("version-differs", *OF_THE_HOST)} == {
         Severity.UNKNOWN
     }
 
 
 def test_the_installed_contracts_have_a_code_each() -> None:
     assert {layout.code(code).hash for code in CODES.values()}.__len__() == len(CODES)
+
+
+def test_each_file_that_keeps_it_from_starting_is_told() -> None:
+    findings = assess(facts(unusable=(Unusable("policy.toml: missing", "get it"), Unusable("node.key: missing", ""))))
+    told = [(each.severity, each.cause) for each in findings if each.code == "settings-unusable"]
+    assert told == [(Severity.PROBLEM, "policy.toml: missing"), (Severity.PROBLEM, "node.key: missing")]
+
+
+def test_what_the_host_starts_with_must_be_known() -> None:
+    assert missing_of_host(assess(facts(running=Unknown("nobody")))) is None
+    missing = missing_of_host(assess(facts(journal=Unknown("denied"))))
+    assert missing is not None
+    assert (missing.code, missing.cause) == ("journal-schema", "denied")
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o600, []), (0o640, ["chmod 600 "])], ids=["handed over", "open"])
+def test_a_key_of_roots_is_handed_over_if_its_mode_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, refused: list[str]
+) -> None:
+    config = agent_on_disk(tmp_path)
+    (tmp_path / "node.key").chmod(mode)
+
+    def load(path: Path) -> SigningKey:
+        if path.name == "node.key":
+            raise KeyDeniedError(f"{path}: {DENIED}")
+        return load_key(path)
+
+    monkeypatch.setattr(probing_files, "load_key", load)
+    found = look_at_settings(config.path)
+    assert [each.fix for each in found] == [f"{fix}{tmp_path / 'node.key'}" for fix in refused]
 
 
 # As it is typed.
@@ -229,3 +268,58 @@ def test_a_journal_of_a_newer_agent_is_said_before_the_restart(
         database.execute("UPDATE meta SET value = CAST('5' AS BLOB) WHERE key = 'schema'")
     assert check(config.path) == 1
     assert "install the newer version: this one cannot read it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("breaking", "said"),
+    [
+        (lambda folder: (folder / "policy.toml").unlink(), "policy.toml: pool.policy_file: cannot be read"),
+        (lambda folder: (folder / "node.key").chmod(0o644), "node.key: others can read this key"),
+        (lambda folder: (folder / "wallet.key").unlink(), "wallet.key: missing; a lost key"),
+        (
+            lambda folder: _replace(folder, "window_s = 30", "window_s = 31"),
+            "agent.toml: meter.window_s: expected 1 to",
+        ),
+        (lambda folder: (folder / "root" / "root.der").write_bytes(b"?"), "root.der: not a certificate"),
+    ],
+    ids=["policy", "open key", "no key", "window", "proof"],
+)
+def test_settings_that_would_be_refused_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], breaking: Callable[[Path], object], said: str
+) -> None:
+    config = agent_on_disk(tmp_path)
+    breaking(tmp_path)
+    assert check(config.path) == 1
+    out = capsys.readouterr().out
+    (line,) = (line for line in out.splitlines() if line.startswith("problem  settings-unusable: "))
+    assert said in line
+    assert "do not restart the agent with" in out
+
+
+def test_a_host_that_cannot_be_listened_on_is_wrong_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = agent_on_disk(tmp_path)
+    _replace(tmp_path, "[web]", '[web]\nhost = "localhost"')
+    assert check(config.path) == 2
+    assert f"{config.path}: web.host: expected an IP address" in capsys.readouterr().err
+
+
+def test_a_journal_that_cannot_be_read_is_no_leave_to_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = agent_on_disk(tmp_path)
+    monkeypatch.setattr(verb, "look_at_journal", lambda _: Unknown("journal.sqlite: Permission denied"))
+    assert check(config.path, "--json") == 1
+    value = json.loads(capsys.readouterr().out)
+    assert (value["may_restart"], value["first"]) == (False, None)
+    assert value["verdict"].startswith("it is not known whether the agent may be restarted with")
+    assert value["verdict"].endswith(": journal.sqlite: Permission denied; 8 of 9 checks were not made")
+    assert "nothing stands against" not in value["verdict"]
+
+
+def _replace(folder: Path, old: str, new: str) -> None:
+    path = folder / "agent.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))

@@ -33,6 +33,7 @@ def agent_on_disk(folder: Path, *, web_port: int | None = None) -> Config:
         attestation={"provider": "software", "software_dir": "platform", "software_root_file": "root/root.der"},
         listen=[f"/ip4/127.0.0.1/tcp/{p2p}"],
         web_port=web if web_port is None else web_port,
+        more={"meter": {"window_s": 30}},  # half of the policy's longest window
     )
     return init_agent(folder, answers).config
 
