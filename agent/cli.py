@@ -4,7 +4,8 @@
 2. An error is one line on standard error. With --json there is an object besides, on standard output, where a script
    looks: `error` (a name that stays), `message`, `exit_code`; of attestation's also `fault` and `remedy`.
 3. No traceback is shown unless --debug is given: neither of an error in the program, nor of one in a thread, at exit,
-   or in a library's log.
+   or in a library's log. Only a crash of Python itself says where it was (`agent.undumpable`).
+4. No verb's memory comes into a core dump, with --debug neither: it may hold a key.
 
 The tree of verbs stands in `agent.command_line`. All else is imported within `main`: an interrupt, or a broken
 installation, ends like any other error.
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _take_over(is_debugged=is_debugged)
     try:
         options = _parse(given)
+        if arguments is None:
+            _forbid_dumps()
         outcome: int = options.run(options)
         return outcome
     except BaseException as error:
@@ -73,9 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(given: Sequence[str]) -> argparse.Namespace:
     """The arguments, all of them known."""
-    from agent.command_line import build_parser
+    from agent.command_line import build_parser, require_order
 
-    options, unknown = build_parser().parse_known_args(given)
+    parser = build_parser()
+    require_order(parser, given)
+    options, unknown = parser.parse_known_args(given)
     if "--debug" in unknown:
         options.parser.error("--debug goes first: gpupool --debug ...")
     if unknown:
@@ -163,6 +168,13 @@ def _show_traceback(error: BaseException) -> None:
     import traceback
 
     note("".join(traceback.format_exception(error)))
+
+
+def _forbid_dumps() -> None:
+    """Rule 4; before a verb runs, as any may load a key."""
+    from agent.undumpable import forbid_dumps
+
+    forbid_dumps()
 
 
 def _take_over(*, is_debugged: bool) -> None:

@@ -24,10 +24,12 @@ from agent.output import EXIT_CODES, say
 from agent.pool.parser import add_pool
 from agent.score.parser import add_score
 from agent.upgrade.parser import add_upgrade
-from agent.verbs import DEFAULT_CONFIG, Verb, Verbs, add_family, add_verb, add_verbs, arg, subcommands
+from agent.verbs import DEFAULT_CONFIG, Verb, Verbs, add_family, add_verb, add_verbs, arg, subcommands, subparser
 from agent.work.parser import add_work
 
 SHELLS = ("bash", "zsh", "fish")
+_OF_A_VERB = {"--json": "--json", "--config": "--config FILE"}
+"""Options that nearly every command takes, and how they are written."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,8 +65,35 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def require_order(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
+    """Refuse --json and --config before the command that takes them: argparse would call them, or FILE, unknown.
+
+    Raises:
+        UsageError: one of them stands there.
+    """
+    for word in given:
+        commands = subcommands(parser)
+        option = word.partition("=")[0]
+        if commands and option in _OF_A_VERB:
+            parser.error(f"{option} goes after the command: {parser.prog} COMMAND {_OF_A_VERB[option]}")
+        if word in commands:
+            parser = subparser(parser, word)
+        elif word != "--debug":
+            return
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, like everything else."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the command that may have been meant, where argparse lists all."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            from agent.toml_errors import meant
+
+            nearest = meant(value, action.choices)
+            if nearest:
+                raise argparse.ArgumentError(action, f"invalid choice: {value!r}{nearest}")
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         if message.endswith("required: COMMAND"):

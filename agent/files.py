@@ -52,6 +52,17 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     sync_folder(path.parent)
 
 
+def is_there(path: Path) -> bool:
+    """Whether something stands at `path`. What this user may not see counts: whoever opens it says why that fails."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def give_to_folders_owner(path: Path) -> None:
     """What root made belongs to the owner of its folder, as `write_new` has it. Raises OSError."""
     if os.geteuid() == 0:

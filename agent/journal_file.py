@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from agent.errors import DamagedRowError, ForeignJournalError, JournalError, UnusableJournalError
+from agent.errors import DENIED, DamagedRowError, ForeignJournalError, JournalError, UnusableJournalError
 from agent.files import sync_folder
 from gossip import codec
 from gossip.epoch_events import Message
@@ -117,11 +117,13 @@ def connect_reading(path: Path) -> sqlite3.Connection:
 
 
 def require_present(path: Path) -> None:
-    """Raise `UnusableJournalError` unless a file stands at `path`."""
+    """Raise `UnusableJournalError` unless a file stands at `path`; `JournalError` if that cannot be seen."""
     try:
         path.stat()
     except FileNotFoundError as error:
         raise UnusableJournalError(_MISSING.format(path=path)) from error
+    except PermissionError as error:
+        raise JournalError(f"{path}: {DENIED}") from error
     except OSError as error:
         raise failure(path, "opened", error) from error
 
@@ -295,7 +297,7 @@ def damaged(path: Path, detail: str) -> UnusableJournalError:
     return UnusableJournalError(
         f"{path}: damaged ({detail}). `gpupool db check` says what is still good. Move the file away. "
         "Restore the newest export with `gpupool db import`; without one, `gpupool run --fresh` asks the operators "
-        "what this key signed, or start anew with a new wallet and node key"
+        "what this key signed, or `gpupool keys rotate` replaces the key"
     )
 
 
@@ -312,6 +314,8 @@ def failure(path: Path, what: str, error: Exception) -> JournalError:
     """What comes of an error of the disk while the journal should be "opened", "read" or "written"."""
     detail = str(error.strerror) if isinstance(error, OSError) else str(error)
     code = getattr(error, "sqlite_errorcode", _code_of(error)) & 0xFF
+    if what == "read" and code == sqlite3.SQLITE_CANTOPEN and is_denied(path):
+        return JournalError(f"{path}: {DENIED}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return JournalError(_IN_USE.format(path=path))
     if code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -323,6 +327,18 @@ def failure(path: Path, what: str, error: Exception) -> JournalError:
     return JournalError(f"{path}: cannot be {what}: {detail}. {nothing}{advice}")
 
 
+def is_denied(path: Path) -> bool:
+    """Whether this user may not read what stands at `path`; SQLite tells no reason why it cannot open a file.
+
+    The file is not opened for that: to close it again would take SQLite's locks from a writer in this process.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return not os.access(path, os.R_OK, effective_ids=True)
+
+
 def _code_of(error: Exception) -> int:
     """SQLite's code for an error that carries none: raised by Python over what it read, or by the system."""
     is_content = isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError)
@@ -332,7 +348,7 @@ def _code_of(error: Exception) -> int:
 _MISSING = (
     "{path}: missing. A new agent: run `gpupool init`. A lost disk: `gpupool db import` the newest export, never an "
     "older copy of this file. Without one, `gpupool run --fresh` asks the operators what this key signed; if it "
-    "may have signed records that nobody else holds, start anew with a new wallet and node key"
+    "may have signed records that nobody else holds, replace the key: `gpupool keys rotate`"
 )
 _IN_USE = "{path}: in use by another process; is an agent running already?"
 _ADVICE = {

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agent import journal_file
-from agent.errors import InvalidSourceError, OperationError
+from agent.errors import DENIED, InvalidSourceError, OperationError
 from agent.ledger import SCHEMA_VERSION, ledger_meta
 from agent.ledger_rows import EpochRow, PaidRow, RawReading, Round, WindowRow, joined_sample
 from agent.meter.work import MeterState, decode_state
@@ -36,8 +36,11 @@ def read_ledger(path: Path, pool: PoolId) -> Iterator[LedgerReader]:
     """One snapshot of the ledger at `path`, for as long as the block takes.
 
     Raises:
-        OperationError: there is none, it is of another pool or version, or damaged (also in the block).
+        OperationError: there is none, this user may not read it, it is of another pool or version, or damaged (also
+            in the block).
     """
+    if journal_file.is_denied(path):
+        raise OperationError(f"{path}: {DENIED}")
     if not path.exists():
         raise OperationError(f"{path}: missing; the agent begins it when it runs (`gpupool run`)")
     try:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,8 +76,9 @@ def init_agent(directory: Path, answers: Answers, *, has_policy_copied: bool = F
         KeyFileError, JournalError: a key or the journal cannot be made, or belongs to something else.
     """
     path = directory / CONFIG_NAME
-    if path.exists():
+    if os.access(path, os.F_OK, effective_ids=True):  # one that this user may not see is no reason to refuse
         raise ConfigError(f"{path}: exists already; edit it, or name another --dir")
+    _require_writable(directory)
     source = Path(answers.policy_file)
     if has_policy_copied:
         answers = replace(answers, policy_file=source.name)
@@ -94,6 +96,17 @@ def init_agent(directory: Path, answers: Answers, *, has_policy_copied: bool = F
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return NewAgent(config=config, node_key=node, wallet_key=wallet)
+
+
+def _require_writable(directory: Path) -> None:
+    """Raise `ConfigError` if this user may not write in the folder, or not make it: no file of it is to blame."""
+    nearest = directory.absolute()
+    while not os.access(nearest, os.F_OK, effective_ids=True):
+        nearest = nearest.parent
+    if os.geteuid() != 0 and nearest.is_dir() and not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+        raise ConfigError(
+            f"{directory}: this user may not write there; run the command with sudo, or name another --dir"
+        )
 
 
 def _copy_policy(source: Path, target: Path) -> None:

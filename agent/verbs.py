@@ -144,6 +144,13 @@ def subcommands(parser: argparse.ArgumentParser) -> list[str]:
     return [word for action in found for word in action.choices]
 
 
+def subparser(parser: argparse.ArgumentParser, word: str) -> argparse.ArgumentParser:
+    """What parses the arguments after this word, one of `subcommands`."""
+    found = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    inner: argparse.ArgumentParser = next(choices[word] for choices in found if word in choices)
+    return inner
+
+
 def help_text(action: argparse.Action) -> str:
     """What an argument's help says, with its default."""
     return (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")

@@ -44,7 +44,7 @@ def watch(options: argparse.Namespace) -> int:
     """Show the live screen; 0 once the user leaves.
 
     Raises:
-        ConfigError: there is no terminal, an option does not fit, or the settings cannot be used.
+        ConfigError: there is no terminal, or none that draws, an option does not fit, or the settings cannot be used.
     """
     interval_s: float = options.interval
     if options.json:
@@ -53,6 +53,11 @@ def watch(options: argparse.Namespace) -> int:
         raise ConfigError(f"--interval {interval_s:g}: expected {INTERVAL_S_MIN:g} to {INTERVAL_S_MAX:g} seconds")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError("--watch: needs a terminal; without one: gpupool status, or --json")
+    if Console().is_dumb_terminal:
+        raise ConfigError(
+            f"--watch: no screen can be drawn on this terminal (TERM={os.environ['TERM']}): gpupool status, or name "
+            "the terminal that it is, as TERM=xterm gpupool status --watch"
+        )
     config = load_config(options.config)
     if not config.web.port:
         raise ConfigError(f"{config.path}: web.port is 0: the agent's port is not known")

@@ -39,7 +39,7 @@ class ListenFailedError(GossipError):
 
 class OwnForkError(GossipError):
     """The own log would fork: the key signed something that this node does not hold. Stop signing; the
-    owner restores the newer database, or registers a new node key."""
+    owner restores the newer database, or has the registry name a new node key."""
 
 
 class KeyInUseError(GossipError):

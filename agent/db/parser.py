@@ -37,7 +37,7 @@ old at once: of what the agent signs later, an agent that is restored from it le
 
 Everything in the file is verified as if it came from a stranger. The agent then waits for operators of more than
 two thirds of the weight, itself not counted: what this key signed after the export, only they know. If it may have
-signed records that nobody else holds, start anew with a new wallet and node key instead.""",
+signed records that nobody else holds, replace the node key instead (gpupool keys rotate).""",
         example="/backup/agent",
         arguments=(arg("file", type=Path, metavar="FILE", help="what `gpupool db export` wrote"),),
     ),

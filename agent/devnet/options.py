@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.config import is_http_url
 from agent.devnet.cheats import require_cheat
 from agent.devnet.layout import Host, Seat, Tables, slower
 from agent.errors import ConfigError
@@ -76,6 +77,8 @@ def require_options(options: DevnetOptions) -> None:
         raise ConfigError(f"--epoch-seconds: expected {EPOCH_S_MIN} to {EPOCH_S_MAX}, got {options.epoch_s}")
     if not (math.isfinite(options.rate) and 0 <= options.rate <= RATE_MAX):
         raise ConfigError(f"--rate: expected 0 to {RATE_MAX:g} requests per second, got {options.rate:g}")
+    if options.engine_url is not None and not is_http_url(options.engine_url):
+        raise ConfigError(f"--engine {options.engine_url}: expected a URL like http://127.0.0.1:8000/metrics")
     if options.chaos in ("kill", "restart") and options.agents < 4:
         raise ConfigError(f"--chaos {options.chaos}: needs at least 4 agents: two of three are no quorum")
     if options.chaos == "restart" and options.epochs < 2:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config import PoolConfig, load_pool_config
-from agent.errors import ConfigError, KeyFileError
-from agent.files import write_new
+from agent.errors import DENIED, ConfigError, KeyFileError
+from agent.files import is_there, write_new
 from agent.identity import parse_key, read_key_file
 from agent.keys import archive
 from agent.keys.marker import note_backup
@@ -59,7 +59,7 @@ def agent_keys(config: PoolConfig) -> dict[str, Path]:
     """The key files of a config by their names in a backup; whoever only owns a pool has no node key."""
     node_key_file = config.resolve(config.identity.node_key_file)
     wallet = {archive.WALLET_KEY: config.resolve(config.wallet.key_file)}
-    return {archive.NODE_KEY: node_key_file, **wallet} if node_key_file.exists() else wallet
+    return {archive.NODE_KEY: node_key_file, **wallet} if is_there(node_key_file) else wallet
 
 
 def gather_key(file: Path) -> Gathered:
@@ -118,13 +118,15 @@ def _resolved(config: PoolConfig, name: str | None) -> Path | None:
 
 
 def _if_there(path: Path) -> Path | None:
-    return path if path.exists() else None
+    return path if is_there(path) else None
 
 
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(archive.FILE_BYTES_MAX + 1)
+    except PermissionError as error:
+        raise ConfigError(f"{path}: {DENIED}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; it belongs into the backup") from error
     if len(content) > archive.FILE_BYTES_MAX:

@@ -7,19 +7,22 @@ The backup was opened and is still untrusted (`agent.keys.archive`).
 2. The agent gets a journal that does not know what the key signed: it asks the operators before it signs anything. An
    export of the old journal is better, as far as it reaches.
 3. That the old host is off is for its owner to know: two agents with one key destroy it.
-4. A config that this version does not take, or that names other files, is restored as it is; remarks say what to do.
+4. A policy gets the name that the config has for it, if that is a plain one: in the archive its name is fixed.
+5. A config that this version does not take, or that names other files, is restored as it is; remarks say what to do.
 """
 
 from __future__ import annotations
 
+import re
 import time
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config import Config, load_config
 from agent.db.archive import import_journal
-from agent.errors import ConfigError, InvalidBackupError, KeyFileError
+from agent.errors import DENIED, ConfigError, InvalidBackupError, KeyFileError
 from agent.files import write_new
 from agent.keys import archive
 from agent.keys.asking import identities, passphrase
@@ -32,16 +35,24 @@ from gossip.records import PoolId
 _LIMIT = archive.BYTES_MAX + (1 << 16)
 """Encryption adds a header and 16 bytes to every 64 KiB."""
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.toml")
+_TAKEN = frozenset(archive.TEXTS)
+"""Names that have a meaning of their own beside a config."""
+
 _PUBLIC = (archive.CONFIG, archive.POLICY, archive.NEXT_POLICY)
 """What a service may read that gets its keys from systemd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was written; `journal` is the one that was made, None if none was; `remarks`: what is still to be done."""
+    """What was written, and what was there already; `journal` is the one that was made, None if none was, and
+    `journal_present` the one that stays as it was; `remarks`: what is still to be done.
+    """
 
-    files: tuple[Path, ...]
+    written: tuple[Path, ...]
+    present: tuple[Path, ...]
     journal: Path | None
+    journal_present: Path | None
     remarks: tuple[str, ...]
 
 
@@ -77,16 +88,45 @@ def restore(
         KeyFileError: one of the files stands there with another content (nothing was written), or cannot be written.
         InvalidExportError, JournalError: the journal cannot be made; the files are written.
     """
-    places = {name: folder / name for name in sorted(files, key=lambda name: name == archive.CONFIG)}
-    written = {name: _is_written(path, files[name]) for name, path in places.items()}
+    names = _names(files)
+    places = {name: folder / names[name] for name in sorted(files, key=lambda name: name == archive.CONFIG)}
+    is_there = {name: _is_written(path, files[name]) for name, path in places.items()}
     for name, path in places.items():
-        if not written[name]:
+        if not is_there[name]:
             _write(path, files[name], mode=0o644 if name in _PUBLIC else 0o600)
     for name, key in archive.keys_of(files).items():
         note_backup(places[name], public_key=key.public, backup=backup, made_s=int(time.time()))
     config, remarks = _look_at_config(files, folder)
-    journal = None if config is None else _make_journal(config, files, export, tell)
-    return Restored(files=tuple(places.values()), journal=journal, remarks=remarks)
+    journal = present = None
+    if config is not None and config.journal_file.exists():
+        present = config.journal_file
+    elif config is not None:
+        journal = _make_journal(config, files, export, tell)
+    return Restored(
+        written=tuple(path for name, path in places.items() if not is_there[name]),
+        present=tuple(path for name, path in places.items() if is_there[name]),
+        journal=journal,
+        journal_present=present,
+        remarks=remarks,
+    )
+
+
+def _names(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Under which name each file is written (rule 4), by its name in the archive.
+
+    The config is read as plain TOML, as it may be one that this version does not take; and it is untrusted: no name
+    leads out of the folder, and no two files get the same.
+    """
+    names = {name: name for name in files}
+    try:
+        pool = tomllib.loads(files.get(archive.CONFIG, b"").decode()).get("pool")
+    except (ValueError, RecursionError):
+        return names
+    for name, key in ((archive.POLICY, "policy_file"), (archive.NEXT_POLICY, "next_policy_file")):
+        named = pool.get(key) if name in files and isinstance(pool, dict) else None
+        if isinstance(named, str) and _PLAIN_NAME.fullmatch(named) and named not in _TAKEN | {*names.values()}:
+            names[name] = named
+    return names
 
 
 def _is_written(path: Path, content: bytes) -> bool:
@@ -96,6 +136,8 @@ def _is_written(path: Path, content: bytes) -> bool:
             found = file.read(len(content) + 1)
     except FileNotFoundError:
         return False
+    except PermissionError as error:
+        raise KeyFileError(f"{path}: {DENIED}. Nothing was written") from error
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}; nothing was written") from error
     if found != content:
@@ -144,11 +186,9 @@ def _is_same(path: Path, content: bytes) -> bool:
         return False  # whatever keeps it from being read keeps the agent from it, too
 
 
-def _make_journal(config: Config, files: Mapping[str, bytes], export: Path | None, tell: Tell) -> Path | None:
-    """The journal of rule 2; None where one stands already."""
+def _make_journal(config: Config, files: Mapping[str, bytes], export: Path | None, tell: Tell) -> Path:
+    """The journal of rule 2, where none stands."""
     path = config.journal_file
-    if path.exists():
-        return None
     node_key = archive.keys_of(files)[archive.NODE_KEY].public
     if export is None:
         new_journal(config, node_key, is_key_new=False)

@@ -242,7 +242,7 @@ def _move(source: Path, target: Path) -> None:
 _OPERATOR = (
     "this node key is an operator's in set {set_id}: without it the vote is lost until the set is changed, so that "
     "comes first. Propose a set (`gpupool pool set show`, `set propose`) with {new} in the place of {old}; the new key "
-    "signs its acceptance (`gpupool pool certificate sign FILE --node-key node.key.next`, with --pool, --network and "
-    "--liteserver). Once that set is in force, run this again with --at-epoch-end: the set before settles the epoch "
-    "that runs then"
+    "signs its acceptance (`gpupool pool certificate sign FILE --yes --node-key node.key.next`, with --pool, --network "
+    "and --liteserver). Once that set is in force, run this again with --at-epoch-end: the set before settles the "
+    "epoch that runs then"
 )

@@ -136,6 +136,8 @@ def restore(options: argparse.Namespace) -> int:
     if options.identity is not None and options.passphrase_file is not None:
         raise ConfigError("--identity: takes no passphrase besides")
     files = open_backup(path, passphrase_file=options.passphrase_file, identity_file=options.identity)
+    if options.journal is not None and not {archive.NODE_KEY, archive.CONFIG} <= files.keys():
+        raise ConfigError(f"--journal: {options.file} holds no agent, and a journal is an agent's; leave it out")
     value: dict[str, Any] = {
         "files": list(files),
         "keys": {name: key.public.hex() for name, key in archive.keys_of(files).items()},
@@ -151,6 +153,7 @@ def restore(options: argparse.Namespace) -> int:
         restored = restore_files(files, folder, backup=path, export=export, tell=tell)
     value |= {
         "dir": str(folder),
+        "already_there": [path.name for path in restored.present],
         "journal": None if restored.journal is None else str(restored.journal),
         "remarks": list(restored.remarks),
     }
@@ -164,7 +167,10 @@ def _is_old_host_off(options: argparse.Namespace) -> bool:
 
 
 def _restored_text(folder: Path, files: Mapping[str, bytes], restored: Restored) -> str:
-    lines = [f"wrote into {folder}: {', '.join(path.name for path in restored.files)}"]
+    done = {f"wrote into {folder}": restored.written, f"was there already, in {folder}": restored.present}
+    lines = [f"{what}: {', '.join(path.name for path in paths)}" for what, paths in done.items() if paths]
+    if restored.journal_present is not None:
+        lines.append(f"{restored.journal_present} was there already, and stays as it is")
     if restored.journal is not None:
         lines.append(
             f"made {restored.journal}; the agent signs nothing until operators of more than two thirds of the "

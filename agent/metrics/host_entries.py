@@ -296,7 +296,7 @@ _HOST = (
         Kind.GAUGE,
         "own_log_dead",
         "1 if the own log contradicts itself or was closed",
-        "Nothing of this key ever counts again: start anew with a new wallet and node key.",
+        "Nothing of this key ever counts again: replace it (gpupool keys rotate); the stake stays.",
     ),
     _process(
         Kind.GAUGE,

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import ConfigError
+from agent.files import is_there
 from agent.identity import load_key
 from contracts.chain import Chain
 from contracts.errors import ContractAbsentError
@@ -59,7 +60,7 @@ class PoolSession:
 
     def node_key_if_there(self) -> SigningKey | None:
         """The same, or None if there is no such file. Raises `KeyFileError` if there is one that cannot be used."""
-        if self._node_key_file is None or not self._node_key_file.exists():
+        if self._node_key_file is None or not is_there(self._node_key_file):
             return None
         return load_key(self._node_key_file)
 

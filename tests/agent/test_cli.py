@@ -131,6 +131,14 @@ def test_one_line_says_what_is_wrong(
         (["keys", "create"], "required: FILE"),
         (["version", "--loud"], "unknown arguments: --loud; see `gpupool version --help`"),
         (["pool", "claim", "--pool", "x"], "unknown arguments: --pool x; see `gpupool pool claim --help`"),
+        (["run", "--json"], "unknown arguments: --json; see `gpupool run --help`"),
+        (["--json", "status"], "--json goes after the command: gpupool COMMAND --json; see `gpupool --help`"),
+        (["--config", "x", "status"], "--config goes after the command: gpupool COMMAND --config FILE; "),
+        (["--config=x", "status"], "--config goes after the command: gpupool COMMAND --config FILE; "),
+        (["pool", "--config", "x", "claim"], "goes after the command: gpupool pool COMMAND --config FILE; see "),
+        (["pool", "stake", "--json", "add", "1"], "goes after the command: gpupool pool stake COMMAND --json; "),
+        (["statu"], "invalid choice: 'statu'; did you mean status?; see `gpupool --help`"),
+        (["pool", "clam"], "invalid choice: 'clam'; did you mean claim?; see `gpupool pool --help`"),
         (["pool", "pay", "1\n2", "a\x1b[2J"], "unknown arguments: a\\x1b[2J; "),
     ],
 )
@@ -143,6 +151,19 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], s
     assert errors.startswith("gpupool: ")
     assert " --help`" in errors
     assert errors.count("\n") == 1
+
+
+def test_help_and_debug_come_before_the_order_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code, said in (
+        (["--help", "--json"], 0, ""),
+        (["--version", "--json"], 0, ""),
+        (["--debug", "--json", "status"], 2, "--json goes after the command: gpupool COMMAND --json; "),
+        (["--debug", "pool", "--json"], 2, "--json goes after the command: gpupool pool COMMAND --json; "),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == code
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -194,7 +215,10 @@ def test_a_window_too_long_for_the_policy_names_file_and_key(place: Path, capsys
     path.write_text(path.read_text().replace("window_s = 30", "window_s = 31"))
     capsys.readouterr()
     assert main(["run", "--config", str(path)]) == 2
-    assert capsys.readouterr().err.endswith(f"gpupool: {path}: meter.window_s: expected 1 to 30, got 31\n")
+    expectation = "expected 1 to 30 (half of the policy's work.window_max_s), not 31"
+    assert capsys.readouterr().err.endswith(f"gpupool: {path}: meter.window_s: {expectation}\n")
+    assert main(["config", "check", str(path)]) == 2
+    assert f"gpupool: {path}: meter.window_s: {expectation}\n" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from argparse import Namespace
@@ -20,6 +21,19 @@ from prometheus_client.process_collector import ProcessCollector
 forbid_dumps()
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)[0])
 print(sorted(metric.name for metric in ProcessCollector(registry=None).collect()))
+"""
+
+_IN_A_VERB = """
+import ctypes, resource, sys
+import agent.keys.verbs
+from agent.cli import main
+
+def show(options):
+    print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)[0])
+    return 0
+
+agent.keys.verbs.show = show
+sys.exit(main())
 """
 
 
@@ -42,6 +56,20 @@ def test_no_core_is_dumped_and_process_metrics_are_still_served() -> None:
     dumpable, metrics = done.stdout.splitlines()
     assert dumpable == "0 0"
     assert all(name in metrics for name in ("process_open_fds", "process_resident_memory_bytes", "process_cpu_seconds"))
+
+
+@pytest.mark.parametrize("options", [[], ["--debug"]])
+def test_no_command_can_be_dumped(options: list[str]) -> None:
+    """Any may hold a key: asked from within a verb of the real command, whose shell allows dumps."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_A_VERB, *options, "keys", "show"],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)),
+    )
+    assert done.stdout == "0 0\n"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])

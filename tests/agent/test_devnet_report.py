@@ -175,6 +175,8 @@ async def test_live_view_shows_what_was_credited() -> None:
         ({"rate": -1.0}, "--rate"),
         ({"rate": float("nan")}, "--rate"),
         ({"rate": float("inf")}, "--rate"),
+        ({"engine_url": "foo"}, "--engine foo: expected a URL like"),
+        ({"engine_url": "http://127.0.0.1:0/metrics"}, "--engine http"),
         ({"chaos": "kill", "agents": 3}, "at least 4 agents"),
         ({"chaos": "restart", "epochs": 1}, "--epochs 2"),
         ({"directory": Path(__file__)}, "cannot be used as a folder"),

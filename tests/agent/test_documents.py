@@ -15,6 +15,9 @@ from agent.command_line import build_parser
 from agent.doctor.findings import FindingClass
 from agent.errors import UsageError
 from agent.output import EXIT_CODES
+from agent.pool.certificate_view import IRREVERSIBLE
+from agent.pool.verb import Needs, Verb
+from agent.pool.verbs import VERBS
 from agent.verbs import walk
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +35,14 @@ def blocks(text: str) -> Iterator[str]:
     yield from re.findall(r"(?m)(?:^\n)((?:^ {4}\S.*\n)+)", outside)
 
 
+def lines(block: str) -> list[str]:
+    """The lines of a block; one that goes on, or whose remark does, is one."""
+    return re.sub(r"\n\s+#", " #", re.sub(r"\\\n\s*", "", block)).splitlines()
+
+
 def commands(block: str) -> Iterator[list[str]]:
     """The commands of ours in a block, without prompt, `sudo`, redirections, and remarks."""
-    for line in re.sub(r"\\\n\s*", "", block).splitlines():
+    for line in lines(block):
         found = re.match(r"\s*(?:\$ )?(?:sudo )?gpupool( .*|)$", line)
         if found is None:
             continue
@@ -104,12 +112,120 @@ def test_every_command_that_is_shown_can_be_typed(page: Path) -> None:
 def test_every_command_that_is_named_is_there(page: Path) -> None:
     text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
     wrong = []
-    for shown in re.findall(r"`gpupool ([^`]+)`", text):
+    for shown in re.findall(r"`(?:sudo )?gpupool ([^`]+)`", text):
         try:
             check([*shown.replace("\n", " ").split(), "..."])
         except UsageError as error:
             wrong.append(f"gpupool {shown}: {error}")
     assert wrong == []
+
+
+LASTING = {frozenset(re.findall("[A-Z][a-z]+", each.__name__)) for each in IRREVERSIBLE}
+"""The words of what cannot be undone: its verb has the same (`FeesTo`: `fees-to`)."""
+
+
+def lasts(verb: Verb) -> bool:
+    """Whether this verb of `gpupool pool` commands what cannot be undone."""
+    return frozenset(word.capitalize() for word in re.findall(r"\w+", verb.name)) in LASTING
+
+
+DRAFTING = {f"gpupool pool {verb.name}": lasts(verb) for verb in VERBS if verb.needs & Needs.DRAFTS}
+"""By command: whether the certificate that it drafts cannot be undone once it has landed."""
+
+
+def unagreed(text: str) -> Iterator[str]:
+    """The commands in a page that ask for --yes, and are not shown with it, nor said to show what they would do."""
+    for block in blocks(text):
+        drafted = True  # what is submitted was drafted above it; elsewhere it may be anything
+        for line in lines(block):
+            for words in commands(line):
+                parser, _ = leaf(words)
+                drafted = DRAFTING.get(parser.prog, drafted)
+                asks = {"gpupool pool certificate submit": drafted, "gpupool run": "--fresh" in words}
+                is_asked = "--yes" in parser._option_string_actions and asks.get(parser.prog, True)
+                if is_asked and not {"--yes", "--dry-run"} & set(words) and "show" not in line.partition("#")[2]:
+                    yield line
+    for shown, rest in re.findall(r"\| `(?:sudo )?gpupool ([^`|]+)`([^|]*)\|", text):  # a cell of a table
+        if "--yes" in leaf(shown.split())[0]._option_string_actions and "--yes" not in shown + rest:
+            yield f"gpupool {shown}"
+
+
+def test_every_command_that_cannot_be_undone_has_its_verb() -> None:
+    assert sum(DRAFTING.values()) == len(IRREVERSIBLE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_command_that_is_shown_does_what_it_is_shown_for(page: Path) -> None:
+    assert list(unagreed(page.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gpupool pool fees-to ADDRESS 1",
+        "gpupool pool hand-over",
+        "gpupool pool certificate sign FILE",
+        "gpupool pool certificate submit FILE",
+        "gpupool pool set accept FILE\ngpupool pool certificate submit FILE",
+        "gpupool keys rotate",
+        "gpupool run --fresh",
+    ],
+)
+def test_a_command_that_is_shown_without_yes_is_found(line: str) -> None:
+    assert len(list(unagreed(f"```\n{line}\n```\n"))) == 1
+    agreed = f"```\n{line} --yes\n```\n"
+    assert list(unagreed(agreed)) == []
+
+
+def test_a_cell_that_is_a_command_without_yes_is_found() -> None:
+    assert list(unagreed("| fees | `sudo gpupool pool fees-to ADDRESS 1` |\n")) == ["gpupool pool fees-to ADDRESS 1"]
+    assert list(unagreed("| fees | `sudo gpupool pool fees-to ADDRESS 1` shows; with `--yes` it pays |\n")) == []
+
+
+def test_what_asks_first_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    table = page.partition("## What asks first\n")[2].partition("**Everything else")[0]
+    asking = {
+        parser.prog.removeprefix("gpupool ")
+        for parser in walk(build_parser())
+        if "--yes" in parser._option_string_actions
+    }
+    named = re.findall(r"`([a-z][a-z-]*(?: [a-z][a-z-]*)*)(?: --[a-z]+)?`", re.sub(r"(?m)^(\|[^|]*\|).*", r"\1", table))
+    assert sorted(named) == sorted(asking)
+
+
+OWN_FILES = {"--config", "--pool", "--key", "--dir", "--provider"}
+"""With one of these a command does without the settings of the package."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_reads_the_packages_settings_is_shown_with_sudo(page: Path) -> None:
+    """They are root's and the agents' (/etc/gpupool, 0750), and journal and ledger the agents' alone."""
+    wrong = []
+    for line in (line for block in blocks(page.read_text(encoding="utf-8")) for line in lines(block)):
+        for words in commands(line):
+            parser, _ = leaf(words)
+            own = OWN_FILES | ({"--out"} if parser.prog == "gpupool attest collateral fetch" else set())
+            is_read = "--config" in parser._option_string_actions and words[-1] != "--help"
+            if is_read and not own & set(words) and "sudo " not in line:
+                wrong.append(line)
+    assert wrong == []
+
+
+def test_nobody_is_told_to_leave_a_wallet_behind_for_a_node_key() -> None:
+    """Stake, reputation and wait go with the wallet: a node key is replaced in its entry (`gpupool keys rotate`)."""
+    found = []
+    sources = (
+        file for folder in ("agent", "gossip", "attestation", "contracts") for file in ROOT.glob(f"{folder}/**/*.py")
+    )
+    rules = (file for file in (ROOT / "packaging").glob("*/*") if file.suffix in (".yml", ".json"))
+    for file in (*sources, *rules, *PAGES):
+        text = re.sub(r'"\s*\n\s*f?"', "", file.read_text(encoding="utf-8"))  # a sentence over several literals
+        for hit in re.finditer(r"(?i)new\s+wallet\b|wallet\s+and\s+node\s+key", text):
+            item = text[: hit.start()].rpartition("\n* ")[2]
+            if not item.startswith("**A wallet key cannot be replaced:**"):
+                found.append(f"{name(file)}: {hit[0]}")
+    assert found == []
 
 
 def anchors(page: Path) -> set[str]:

@@ -16,7 +16,8 @@ from forked import NUMBER, forked
 from pool_fixture import POOL, START_S, Author, evidence, fill, frame, key, log_book, verdict, work
 
 from agent.errors import JournalError
-from agent.journal import EPOCHS_KEPT, WINDOWS_KEPT, Journal, create_journal, open_journal
+from agent.journal import WINDOWS_KEPT, Journal, create_journal, open_journal
+from agent.retention import EPOCHS_KEPT
 from gossip.cut import CutPoint
 from gossip.log_chain import GENESIS, Head
 from gossip.messages import ListedObservation, ObservedLog, make_attest, make_observation, make_proposal
@@ -110,7 +111,7 @@ def test_a_missing_journal_is_not_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     with pytest.raises(
         JournalError,
-        match=r"missing.*gpupool init.*db import.*never an older copy.*run --fresh.*new wallet and node key",
+        match=r"missing.*gpupool init.*db import.*never an older copy.*run --fresh.*replace the key: `gpupool keys",
     ):
         open_journal(path, **OWN)
     assert not path.exists()
@@ -170,7 +171,7 @@ def filled(path: Path) -> bytes:
 )
 def test_what_is_no_journal_is_refused_with_a_way_out(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(JournalError, match=r"damaged.*Restore.*new wallet and node key"):
+    with pytest.raises(JournalError, match=r"damaged.*Restore.*`gpupool keys rotate` replaces the key"):
         open_journal(path, **OWN)
 
 
@@ -373,6 +374,8 @@ def test_attachments_and_witness(path: Path) -> None:
         assert journal.attachment(digest) == b"body"
         assert journal.attachment(b"e" * 32) is None
         assert journal.witness() == {KEY.public: 10, key(1).public: 7}
+        journal.keep_witness({KEY.public: 15}, gone=[key(1).public, key(2).public])
+        assert journal.witness() == {KEY.public: 15}
 
 
 def test_an_own_record_that_does_not_follow_the_last_is_refused(tmp_path: Path) -> None:

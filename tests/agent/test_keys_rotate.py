@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 from emulated_chain import key, wallet_of
+from pool_fixture import evidence
 from pool_town import SERVER, Town, open_town, write_key
 
 from agent.cli import main
@@ -25,8 +27,8 @@ from agent.ledger_reader import read_ledger
 from agent.ledger_rows import EpochRow, PaidRow
 from agent.setup import Answers, init_agent
 from contracts.devchain.network import DEVNET_GLOBAL_ID
-from contracts.model import DAY_S, NANO
-from gossip.records import PoolId
+from contracts.model import DAY_S, NANO, Participant
+from gossip.records import CloseBody, PoolId, make_record
 
 OLD = key("node of ann")
 KEPT = f"node.key.old-{OLD.public.hex()[:8]}"
@@ -74,8 +76,12 @@ def files(config: Config) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in config.path.parent.rglob("*") if path.is_file()}
 
 
+def entry_of(town: Town, name: str = "ann") -> Participant:
+    return next(each for each in town.registry().participants if each.address == wallet_of(name))
+
+
 def registered(town: Town, name: str = "ann") -> bytes:
-    return next(each.node_key for each in town.registry().participants if each.address == wallet_of(name))
+    return entry_of(town, name).node_key
 
 
 def require_rotated(town: Town, config: Config) -> None:
@@ -132,6 +138,22 @@ def test_a_rotation(town: Town, host: Config, capsys: pytest.CaptureFixture[str]
     first = registered(town)
     assert rotate("--yes") == 0
     assert registered(town) not in (first, OLD.public)
+
+
+def test_a_forked_log_is_healed(town: Town, host: Config) -> None:
+    """The new key begins a log of its own; stake, reputation and time of joining stay the entry's."""
+    pool = pool_of(host)
+    twins = [make_record(OLD, pool, 1, bytes(32), body) for body in (CloseBody(), evidence())]
+    with closing(open_journal(host.journal_file, node_key=OLD.public, pool=pool)) as journal:
+        journal.append(twins)
+    before = entry_of(town)
+    assert rotate("--yes") == 0
+    require_rotated(town, host)
+    new = load_key(host.path.parent / "node.key")
+    with closing(open_journal(host.journal_file, node_key=new.public, pool=pool)) as journal:
+        assert list(journal.all_records()) == []
+        journal.append_own(make_record(new, pool, 1, bytes(32), CloseBody()))
+    assert entry_of(town) == replace(before, node_key=new.public, rotated_s=entry_of(town).rotated_s)
 
 
 def test_earnings_are_the_wallets_whatever_key_earned_them(

@@ -203,3 +203,19 @@ def test_an_agent_whose_port_is_not_known(
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert main(["status", "--watch", "--config", str(config.path)]) == 2
     assert "web.port is 0" in capsys.readouterr().err
+
+
+def test_a_terminal_that_draws_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = agent_on_disk(tmp_path)
+    keyboard, terminal = os.openpty()
+    with os.fdopen(keyboard, "rb", buffering=0), os.fdopen(terminal, "rb", buffering=0) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "dumb")
+        os.write(keyboard, b"q")
+        assert main(["status", "--watch", "--config", str(config.path)]) == 2
+    errors = capsys.readouterr().err
+    assert "--watch: no screen can be drawn on this terminal (TERM=dumb): gpupool status, or" in errors
+    assert errors.count("\n") == 1

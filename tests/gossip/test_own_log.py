@@ -86,7 +86,7 @@ async def test_another_writer_that_forked_the_log_is_noticed(autojump_clock: Moc
     await member.node.append(evidence(NOW_S))
     theirs = await twin_of(member)
     mine = await member.node.append(evidence(NOW_S + 1))
-    with pytest.raises(OwnForkError, match=r"two records of one number.*new wallet and node key"):
+    with pytest.raises(OwnForkError, match=r"two records of one number.*replace the key: gpupool keys rotate"):
         await member.node.take_records([theirs.wire])
     assert {mine.wire, theirs.wire} <= set(member.store.all_records()), "both are evidence"
     member.open()

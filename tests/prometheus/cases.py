@@ -154,6 +154,12 @@ _POOL = (
     ),
     Case(alert="GpupoolSlashed", good={"gpupool_slashed_held_ton": 0}, bad={"gpupool_slashed_held_ton": 0.5}),
     Case(
+        alert="GpupoolStakeWithdrawing",
+        always={"gpupool_stake_ton": 100},
+        good={"gpupool_stake_withdrawing_ton": 0},
+        bad={"gpupool_stake_withdrawing_ton": 0.5},
+    ),
+    Case(
         alert="GpupoolPolicyMissing",
         always={'gpupool_policies_missing{needed="soon"}': 1},
         good={'gpupool_policies_missing{needed="now"}': 0},

@@ -54,7 +54,7 @@ COVERED: dict[str, tuple[str, ...] | str] = {
     "not-registered": ("GpupoolNotRegistered",),
     "suspended": ("GpupoolSuspended",),
     "stake-too-small": ("GpupoolStakeTooSmall",),
-    "withdrawing": "the operator asked for it",
+    "withdrawing": ("GpupoolStakeWithdrawing",),
     "slashed": ("GpupoolSlashed",),
     "wallet-low": ("GpupoolWalletLow",),
     # Peers.
