@@ -68,9 +68,12 @@ class Browser:
         """What the console says since the last look: refused by policy, not found, thrown."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
-    def picture(self, path: Path) -> None:
-        """The whole page as a PNG."""
-        taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
+    def picture(self, path: Path, *, height: int | None = None) -> None:
+        """The whole page as a PNG, or so much of it from the top (CSS pixels)."""
+        how: dict[str, Any] = {"captureBeyondViewport": True, "format": "png"}
+        if height is not None:
+            how["clip"] = {"x": 0, "y": 0, "width": self.ask("return innerWidth"), "height": height, "scale": 1}
+        taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", how)
         path.write_bytes(base64.b64decode(taken["data"]))
 
 
