@@ -13,6 +13,7 @@ from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_uvarint
 from transport_nodes import (
+    PATIENCE_S,
     TOPIC,
     eventually,
     gossip_until_heard,
@@ -98,7 +99,8 @@ async def test_an_answer_without_an_end_is_not_waited_for_and_holds_nothing():
         before = streams(a._host)
         for _ in range(3):
             assert await a.request(key_of("rogue"), b"") == b"answer"
-        assert [number for number in streams(a._host) if number not in before] == []
+        # Between two tries to gossip with the rogue, which speaks no gossip.
+        await eventually(lambda: set(streams(a._host)) <= set(before))
 
 
 async def test_a_gossip_stream_that_its_peer_ends_is_ended_here():
@@ -143,20 +145,19 @@ async def test_gossip_streams_that_are_lost_leave_no_tasks(monkeypatch):
 async def test_a_stranger_that_lets_each_gossip_stream_go_is_offered_few():
     """It asks to be written to all the time, so that each loss is noticed at once."""
     async with open_node("a") as a, open_rogue("rogue", a) as rogue:
-        offered = 0
+        offered_s = []
 
         async def let_go(stream) -> None:
-            nonlocal offered
-            offered += 1
+            offered_s.append(trio.current_time())
             await stream.read(64)
             await stream.reset()
 
         rogue.set_stream_handler(PROTOCOL_ID_V11, let_go)
         theirs = await rogue.new_stream(peer_id_of(a.node_key), [PROTOCOL_ID_V11])
-        began_s = trio.current_time()
-        while trio.current_time() < began_s + 2 * REATTACH_TO_STRANGER_S:
-            unknown = rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[os.urandom(46)])
-            body = rpc_pb2.RPC(control=rpc_pb2.ControlMessage(ihave=[unknown])).SerializeToString()
-            await theirs.write(encode_uvarint(len(body)) + body)
-            await trio.sleep(0.05)
-        assert 2 <= offered <= 2 + (trio.current_time() - began_s) / REATTACH_TO_STRANGER_S
+        with trio.fail_after(PATIENCE_S):
+            while len(offered_s) < 3:
+                unknown = rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[os.urandom(46)])
+                body = rpc_pb2.RPC(control=rpc_pb2.ControlMessage(ihave=[unknown])).SerializeToString()
+                await theirs.write(encode_uvarint(len(body)) + body)
+                await trio.sleep(0.05)
+        assert offered_s[2] - offered_s[0] >= 2 * REATTACH_TO_STRANGER_S
