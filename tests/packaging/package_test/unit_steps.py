@@ -105,7 +105,7 @@ def what_a_person_must_mend_is_not_tried_again(host: Host) -> str:
     require("chmod 600 /etc/gpupool/wallet.key" in of_key, f"its last word says what to do: {of_key}")
     machine.run("chmod", "600", "/etc/gpupool/wallet.key")
     machine.run("mv", JOURNAL, "/root/journal.kept")
-    machine.run("install", "--owner=gpupool", "--group=gpupool", "--mode=600", "/etc/services", JOURNAL)
+    machine.run("install", "--owner=gpupool", "--group=gpupool", "--mode=600", "/etc/passwd", JOURNAL)
     of_journal = _refusal(host, 65)
     require(JOURNAL in of_journal, f"its last word names the file: {of_journal}")
     machine.run("mv", "/root/journal.kept", JOURNAL)
