@@ -327,3 +327,4 @@ async def test_what_cannot_be_made_at_all_is_tried_at_each_look(scene: Scene, au
         scene.chain.is_up = True
         with trio.fail_after(CHECK_INTERVAL_S + 1):
             await scene.attesting.proven.wait()
+    assert scene.attesting.alarm(scene.now_s) is None

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pyrage
 import pytest
-from journal_scene import OWN, fill_journal, own_config
+from journal_scene import OWN, fill_journal
+from key_backups import OWNER, TO_OWNER, agent_with_policy, back_up, identity_file, restore
 from pool_fixture import POLICY_TEXT
 
 from agent.cli import main
@@ -26,32 +26,25 @@ from agent.keys.sealing import Identities, Recipients, seal, unseal
 from contracts.wallet import wallet_address
 from gossip.addresses import peer_id_text
 
-OWNER = pyrage.x25519.Identity.generate()
-TO_OWNER = f"--recipient={OWNER.to_public()}"
 PHRASE = "correct horse battery staple"
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """An agent whose journal is not empty."""
-    config = own_config(tmp_path / "agent")
-    (tmp_path / "agent" / "policy.toml").write_text(POLICY_TEXT)
+    config = agent_with_policy(tmp_path / "agent")
     (tmp_path / "agent" / "node.key.signed").write_text("[]\n")
     return config
 
 
 @pytest.fixture
 def identity(tmp_path: Path) -> Path:
-    path = tmp_path / "identity"
-    path.touch(0o600)
-    path.write_text(f"# made for this test\n{OWNER}\n")
-    return path
+    return identity_file(tmp_path / "identity")
 
 
 @pytest.fixture
 def backup(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    path = tmp_path / "agent.age"
-    assert main(["keys", "backup", str(path), "--config", str(config.path), TO_OWNER]) == 0
+    path = back_up(config, tmp_path / "agent.age")
     capsys.readouterr()
     return path
 
@@ -67,10 +60,6 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr("getpass.getpass", lambda *_, **__: lines.pop(0))
     yield lines
     assert lines == [], "all of it was asked for"
-
-
-def restore(backup: Path, identity: Path, folder: Path, *more: str) -> int:
-    return main(["keys", "restore", str(backup), f"--identity={identity}", f"--dir={folder}", *more])
 
 
 def names(folder: Path) -> set[str]:

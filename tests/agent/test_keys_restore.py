@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pyrage
 import pytest
-from journal_scene import own_config
+from key_backups import TO_OWNER, agent_with_policy, back_up, identity_file, restore
 from pool_fixture import POLICY_TEXT
 
 from agent.cli import main
@@ -15,35 +14,22 @@ from agent.config import Config, load_config
 from agent.identity import create_key
 from agent.keys import restoring
 
-OWNER = pyrage.x25519.Identity.generate()
-TO_OWNER = f"--recipient={OWNER.to_public()}"
-
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    config = own_config(tmp_path / "agent")
-    (tmp_path / "agent" / "policy.toml").write_text(POLICY_TEXT)
-    return config
+    return agent_with_policy(tmp_path / "agent")
 
 
 @pytest.fixture
 def identity(tmp_path: Path) -> Path:
-    path = tmp_path / "identity"
-    path.touch(0o600)
-    path.write_text(f"{OWNER}\n")
-    return path
+    return identity_file(tmp_path / "identity")
 
 
 @pytest.fixture
 def backup(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    path = tmp_path / "agent.age"
-    assert main(["keys", "backup", str(path), "--config", str(config.path), TO_OWNER]) == 0
+    path = back_up(config, tmp_path / "agent.age")
     capsys.readouterr()
     return path
-
-
-def restore(backup: Path, identity: Path, folder: Path, *more: str) -> int:
-    return main(["keys", "restore", str(backup), f"--identity={identity}", f"--dir={folder}", *more])
 
 
 def test_what_was_there_already_is_said(

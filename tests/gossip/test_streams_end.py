@@ -110,6 +110,7 @@ async def test_a_gossip_stream_that_its_peer_ends_is_ended_here():
         await eventually(lambda: a._pubsub._inbound_streams[rogue.get_id()])
         await stream.close_write()
         await eventually(lambda: streams(a._host) == before and streams(rogue) == before)
+        assert a._pubsub._inbound_streams[rogue.get_id()] == 0
 
 
 async def lose_a_stream(a: Transport, b: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +131,7 @@ async def test_a_gossip_stream_that_takes_no_bytes_is_ended_before_the_next_one(
         count = len(streams(a._host))
         await lose_a_stream(a, b, monkeypatch)
         await eventually(lambda: len(streams(a._host)) == len(streams(b._host)) == count)
+        assert a.counters["gossip_stream_lost"] >= 1
 
 
 async def test_gossip_streams_that_are_lost_leave_no_tasks(monkeypatch):
@@ -140,6 +142,7 @@ async def test_gossip_streams_that_are_lost_leave_no_tasks(monkeypatch):
         for _ in range(4):
             await lose_a_stream(a, b, monkeypatch)
         await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= before)
+        assert a.counters["gossip_stream_lost"] >= 5
 
 
 async def test_a_stranger_that_lets_each_gossip_stream_go_is_offered_few():
