@@ -92,11 +92,7 @@ def status_tree(body: bytes) -> dict[str, Any] | None:
 
 def url_of(config: Config) -> str:
     """Where the agent of these settings answers."""
-    host = config.web.host
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"http://{host}:{config.web.port}"  # it cannot listen there, and says so
+    address = ipaddress.ip_address(config.web.host)  # settings with another one are refused when they are read
     if address.is_unspecified:
         address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
     return f"http://[{address}]:{config.web.port}" if address.version == 6 else f"http://{address}:{config.web.port}"
